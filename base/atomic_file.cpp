@@ -1,0 +1,75 @@
+// Whole-file reads and atomic replacement.
+#include "base/atomic_file.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "base/fd.hpp"
+
+namespace masu {
+namespace {
+
+Result<> write_all(int fd, std::string_view content, const std::string& path) {
+    while (!content.empty()) {
+        const auto written = ::write(fd, content.data(), content.size());
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return fail_errno(errno, "cannot write {}", path);
+        content.remove_prefix(static_cast<std::size_t>(written));
+    }
+    return {};
+}
+
+Result<> replace(int fd, const std::string& temporary, const std::string& path,
+                 std::string_view content) {
+    TRY(write_all(fd, content, temporary));
+    if (::fsync(fd) < 0)
+        return fail_errno(errno, "cannot sync {}", temporary);
+    if (::rename(temporary.c_str(), path.c_str()) < 0)
+        return fail_errno(errno, "cannot rename {} to {}", temporary, path);
+    return {};
+}
+
+}  // namespace
+
+Result<> write_file_atomically(const std::string& path, std::string_view content) {
+    std::string temporary = path + ".XXXXXX";
+    const Fd fd(::mkostemp(temporary.data(), O_CLOEXEC));
+    if (!fd)
+        return fail_errno(errno, "cannot create {}", temporary);
+    if (auto done = replace(fd.get(), temporary, path, content); !done) {
+        ::unlink(temporary.c_str());
+        return done;
+    }
+    const auto slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    const Fd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory || ::fsync(directory.get()) < 0)
+        return fail_errno(errno, "cannot sync folder {}", folder);
+    return {};
+}
+
+Result<std::string> read_file(const std::string& path, std::size_t limit) {
+    const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd)
+        return fail_errno(errno, "cannot open {}", path);
+    std::string content;
+    char buffer[64 * 1024];
+    for (;;) {
+        const auto count = ::read(fd.get(), buffer, sizeof buffer);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return fail_errno(errno, "cannot read {}", path);
+        if (count == 0)
+            return content;
+        if (content.size() + static_cast<std::size_t>(count) > limit)
+            return fail("{} is larger than {} bytes, the most that is read here", path, limit);
+        content.append(buffer, static_cast<std::size_t>(count));
+    }
+}
+
+}  // namespace masu

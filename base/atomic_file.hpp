@@ -1,0 +1,18 @@
+// Files that are replaced whole or not at all.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/result.hpp"
+
+namespace masu {
+
+// Writes `content` to a temporary name beside `path`, syncs it, renames it over `path` and syncs
+// the folder: a crash at any point leaves the old file or the new one. Mode 0600.
+[[nodiscard]] Result<> write_file_atomically(const std::string& path, std::string_view content);
+
+// The whole file; refused above `limit` bytes, so that a wrong path cannot exhaust memory.
+[[nodiscard]] Result<std::string> read_file(const std::string& path, std::size_t limit);
+
+}  // namespace masu

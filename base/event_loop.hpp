@@ -1,0 +1,87 @@
+// One thread's event loop on epoll: descriptors, timers, and work posted from other threads.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/fd.hpp"
+
+namespace masu {
+
+// All methods but post() and stop() belong to the thread that calls run() (or to the one that sets
+// the loop up before run()). watch() and Timer creation may also be called from other threads
+// while the loop runs: the table is locked. Handlers run on the loop's thread, one at a time.
+class EventLoop {
+  public:
+    using Handler = std::function<void(std::uint32_t events)>;  // EPOLLIN, EPOLLOUT, ...
+
+    // Keeps a descriptor watched; ends the watch when destroyed. Destroy on the loop's thread, or
+    // while the loop does not run; inside its own handler is allowed.
+    class Watch {
+      public:
+        Watch() noexcept = default;
+        Watch(Watch&& other) noexcept;
+        Watch& operator=(Watch&& other) noexcept;
+        ~Watch();
+        // Other events for the same descriptor; 0 pauses it.
+        void set_events(std::uint32_t events);
+        explicit operator bool() const noexcept { return loop_ != nullptr; }
+
+      private:
+        friend class EventLoop;
+        Watch(EventLoop* loop, std::uint64_t id, int fd) noexcept : loop_(loop), id_(id), fd_(fd) {}
+        EventLoop* loop_ = nullptr;
+        std::uint64_t id_ = 0;
+        int fd_ = -1;
+    };
+
+    // One-shot timer; arm() replaces an earlier deadline. Destroying it cancels it.
+    class Timer {
+      public:
+        void arm(Nanoseconds delay);  // from now; 0 means at once
+        void disarm();
+
+      private:
+        friend class EventLoop;
+        Timer(Fd fd, Watch watch) noexcept : fd_(std::move(fd)), watch_(std::move(watch)) {}
+        Fd fd_;
+        Watch watch_;
+    };
+
+    [[nodiscard]] static Result<std::unique_ptr<EventLoop>> create();
+    EventLoop(const EventLoop&) = delete;
+    EventLoop& operator=(const EventLoop&) = delete;
+
+    // The descriptor is borrowed: it must outlive the Watch.
+    [[nodiscard]] Result<Watch> watch(int fd, std::uint32_t events, Handler handler);
+    [[nodiscard]] Result<Timer> timer(std::function<void()> handler);
+
+    // Runs `work` on the loop's thread, in order of posting. Any thread.
+    void post(std::function<void()> work);
+
+    void run();   // until stop()
+    void stop();  // any thread
+    // Handles what is ready now, waiting at most `timeout_ms` (-1: no limit) for the first event.
+    void run_once(int timeout_ms);
+
+  private:
+    EventLoop(Fd epoll, EventFd wake) noexcept : epoll_(std::move(epoll)), wake_(std::move(wake)) {}
+    void remove(std::uint64_t id, int fd) noexcept;
+    void run_posted();
+
+    Fd epoll_;
+    EventFd wake_;
+    std::mutex mutex_;  // guards handlers_, next_id_, posted_
+    std::unordered_map<std::uint64_t, std::shared_ptr<Handler>> handlers_;
+    std::uint64_t next_id_ = 1;
+    std::vector<std::function<void()>> posted_;
+    std::atomic<bool> stop_{false};
+};
+
+}  // namespace masu

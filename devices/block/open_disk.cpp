@@ -1,0 +1,84 @@
+// From a path to a disk: file, engine and overlay put together.
+#include <limits.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/bytes.hpp"
+#include "devices/block/disk.hpp"
+#include "devices/block/overlay_disk.hpp"
+#include "devices/block/sync_disk.hpp"
+#include "devices/block/uring_disk.hpp"
+
+namespace masu::block {
+namespace {
+
+Result<std::unique_ptr<Disk>> start_engine(File file, bool force_sync, Opened& opened) {
+    if (!force_sync) {
+        auto disk = UringDisk::create(file);
+        if (disk) {
+            opened.engine = "io_uring";
+            return disk;
+        }
+        opened.warnings.push_back(fmt::format("disk {}: {}; using the slower synchronous engine",
+                                              file.path(), disk.error().message));
+    }
+    opened.engine = "sync";
+    return SyncDisk::create(std::move(file));
+}
+
+std::string absolute(const std::string& path) {
+    char buffer[PATH_MAX];
+    return ::realpath(path.c_str(), buffer) != nullptr ? std::string(buffer) : path;
+}
+
+Result<> create_missing_overlay(const OpenOptions& options, const BaseIdentity& identity,
+                                std::uint64_t base_size) {
+    if (::access(options.overlay.c_str(), F_OK) == 0 || errno != ENOENT)
+        return {};
+    const auto size = options.overlay_size == 0 ? base_size : options.overlay_size;
+    if (size < identity.size || size % sector_size != 0 || size > overlay_max_size)
+        return fail(
+            "overlay {} cannot make a disk of {} bytes: it takes a multiple of 512, at "
+            "least the {} bytes of its base and at most {}",
+            options.overlay, size, identity.size, format_size(overlay_max_size));
+    return create_overlay_file(options.overlay,
+                               make_overlay_header(size, identity, absolute(options.path)));
+}
+
+Result<Opened> open_overlay(const OpenOptions& options) {
+    if (absolute(options.path) == absolute(options.overlay))
+        return fail("disk {} cannot be the overlay of itself; give the overlay another path",
+                    options.path);
+    Opened opened;
+    auto base_file = TRY(File::open(
+        {.path = options.path, .read_only = true, .direct = options.direct}, opened.warnings));
+    const auto on_host = TRY(base_file.identity());
+    auto base = TRY(start_engine(std::move(base_file), options.force_sync, opened));
+    auto print = fingerprint(*base);
+    if (!print)
+        return in_context("disk " + options.path, std::move(print).error());
+    const BaseIdentity identity{base->size(), on_host.mtime_ns, *print};
+    TRY(create_missing_overlay(options, identity, base->size()));
+    auto store_file = TRY(File::open(
+        {.path = options.overlay, .read_only = options.read_only, .direct = options.direct},
+        opened.warnings));
+    auto store = TRY(start_engine(std::move(store_file), options.force_sync, opened));
+    opened.disk =
+        TRY(OverlayDisk::open(std::move(base), identity, std::move(store), options.overlay));
+    return opened;
+}
+
+}  // namespace
+
+Result<Opened> open_disk(const OpenOptions& options) {
+    if (!options.overlay.empty())
+        return open_overlay(options);
+    Opened opened;
+    auto file = TRY(
+        File::open({.path = options.path, .read_only = options.read_only, .direct = options.direct},
+                   opened.warnings));
+    opened.disk = TRY(start_engine(std::move(file), options.force_sync, opened));
+    return opened;
+}
+
+}  // namespace masu::block

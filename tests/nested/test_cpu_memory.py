@@ -1,0 +1,96 @@
+"""vCPUs under load, and guest memory from the smallest to beyond the hole below 4 GiB."""
+
+from guests import run_small
+from suite import check, test
+
+
+def finish(vm, timeout=180):
+    status = vm.wait(timeout)
+    check(status == 0, f"status {status}:\n{vm.program.tail()}")
+    check(vm.value("GUEST-DONE") == "0", f"the guest's script failed:\n{vm.program.tail()}")
+    return vm
+
+
+@test(cost=40)
+def hot_loops_on_4_vcpus(host):
+    """Every vCPU busy with work that can be checked, while interrupts and IPIs go on."""
+    vm = run_small(
+        host,
+        """echo CPUS=$(nproc)
+        for cpu in 0 1 2 3; do
+          taskset -c $cpu sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo LOOP-'$cpu'=$i' &
+        done
+        head -c 4000000 /dev/zero | sha256sum | cut -d' ' -f1 | sed 's/^/SUM=/'
+        wait
+        for cpu in 1 2 3; do echo 0 >/sys/devices/system/cpu/cpu$cpu/online; done
+        echo OFFLINE=$(cat /sys/devices/system/cpu/online)
+        for cpu in 1 2 3; do echo 1 >/sys/devices/system/cpu/cpu$cpu/online; done
+        echo ONLINE=$(cat /sys/devices/system/cpu/online)""",
+        "--cpus", "4",
+    )  # fmt: skip
+    finish(vm)
+    check(vm.value("CPUS") == "4", vm.value("CPUS"))
+    for cpu in range(4):
+        check(vm.value(f"LOOP-{cpu}") == "20000", f"vCPU {cpu} did not finish")
+    expected = host.shell("head -c 4000000 /dev/zero | sha256sum").split()[0]
+    check(vm.value("SUM") == expected, "a wrong checksum under load")
+    check(vm.value("OFFLINE") == "0" and vm.value("ONLINE") == "0-3", vm.program.tail())
+
+
+@test(cost=20)
+def the_topology_is_the_one_asked_for(host):
+    vm = finish(run_small(
+        host,
+        """echo SOCKETS=$(grep 'physical id' /proc/cpuinfo | sort -u | wc -l)
+        echo CORES=$(grep 'core id' /proc/cpuinfo | sort -u | wc -l)
+        echo IDS=$(grep '^apicid' /proc/cpuinfo | sort -u | wc -l)""",
+        "--cpus", "2",
+    ))  # fmt: skip
+    check(vm.value("SOCKETS") == "1", "more than one socket")
+    check(vm.value("IDS") == "2", "APIC IDs are not unique")
+
+
+@test(cost=40)
+def memory_filled_to_the_last_page(host):
+    """A tmpfs takes all that is free; what was written is read back whole."""
+    vm = finish(run_small(
+        host,
+        """mkdir /m; mount -t tmpfs -o size=100% t /m
+        free=$(awk '/MemFree/ { print int($2 / 1024) - 12 }' /proc/meminfo)
+        dd if=/dev/urandom of=/tmp/block bs=1M count=1 2>/dev/null
+        want=$(sha256sum </tmp/block | cut -d' ' -f1); i=0
+        while [ $i -lt $free ]; do cp /tmp/block /m/$i || break; i=$((i+1)); done
+        bad=0; for f in /m/*; do cmp -s /tmp/block $f || bad=$((bad+1)); done
+        echo FILLED=$i; echo BAD=$bad; echo TOTAL=$(awk '/MemTotal/ { print $2 }' /proc/meminfo)""",
+        memory="160M",
+    ))  # fmt: skip
+    check(int(vm.value("FILLED")) > 60, f"only {vm.value('FILLED')} MiB could be filled")
+    check(vm.value("BAD") == "0", f"{vm.value('BAD')} MiB came back changed")
+
+
+@test(cost=15)
+def the_smallest_memory(host):
+    vm = finish(run_small(host, "echo TOTAL=$(awk '/MemTotal/ { print $2 }' /proc/meminfo)",
+                          memory="128M"))  # fmt: skip
+    check(int(vm.value("TOTAL")) < 128 * 1024, vm.value("TOTAL"))
+
+
+def touch_all(host, memory):
+    vm = finish(run_small(host, "touch-memory", memory=memory), timeout=300)
+    check(vm.value("BAD") == "0", "memory came back changed")
+    return vm
+
+
+@test(cost=30)
+def three_gib_below_the_hole(host):
+    vm = touch_all(host, "3G")
+    check(int(vm.value("TOUCHED_MIB")) > 2500, vm.program.tail())
+
+
+@test(cost=60)
+def six_gib_across_the_hole(host):
+    """Every 2 MiB of a guest with memory on both sides of the hole below 4 GiB."""
+    vm = touch_all(host, "6G")
+    check(int(vm.value("TOUCHED_MIB")) > 5200, vm.program.tail())
+    check(int(vm.value("HIGHEST_MIB")) > 6144, "nothing lies above the hole")
+    check(int(vm.value("LOWEST_MIB")) < 3072, "nothing lies below the hole")

@@ -1,0 +1,586 @@
+"""Tests of `masu` end to end, with fake_vmm.py as the monitor.
+
+Needs MASU_EXE (the program) and MASU_VMM (the fake).
+"""
+import fcntl
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import tempfile
+import termios
+import time
+import unittest
+
+MASU = os.environ["MASU_EXE"]
+PATIENCE = 30
+
+
+def eventually(condition, what):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError("never came: " + what)
+
+
+class CliTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="masu-cli-")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.environment = dict(os.environ, MASU_STATE_DIR=os.path.join(self.folder, "state"))
+        for name in ("MASU_RUNTIME_DIR", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "FAKE_VMM"):
+            self.environment.pop(name, None)
+        self.addCleanup(self.kill_all)
+
+    def kill_all(self):
+        names = self.masu("ps", "-a", "--names").stdout.decode().split()
+        if names:
+            self.masu("rm", "-f", *names)
+
+    def kernel(self, *lines):
+        handle, path = tempfile.mkstemp(dir=self.folder, prefix="kernel-")
+        with os.fdopen(handle, "w") as file:
+            file.write("".join(line + "\n" for line in lines) or "\n")
+        return path
+
+    def disk(self, name="disk.raw"):
+        path = os.path.join(self.folder, name)
+        with open(path, "wb") as file:
+            file.truncate(1 << 20)
+        return path
+
+    def masu(self, *arguments, stdin=b"", environment=None):
+        return subprocess.run([MASU, *arguments], input=stdin, capture_output=True, check=False,
+                              timeout=PATIENCE, env={**self.environment, **(environment or {})})
+
+    def start(self, *arguments, **keywords):
+        process = subprocess.Popen([MASU, *arguments], env=self.environment,
+                                   stdin=keywords.pop("stdin", subprocess.PIPE),
+                                   stdout=keywords.pop("stdout", subprocess.PIPE),
+                                   stderr=keywords.pop("stderr", subprocess.PIPE), **keywords)
+        self.addCleanup(self.reap, process)
+        return process
+
+    @staticmethod
+    def reap(process):
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+    def run_detached(self, name, *lines, options=()):
+        result = self.masu("run", "--kernel", self.kernel(*lines), "--name", name, "-d", *options)
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        self.assertEqual(result.stdout.decode(), name + "\n")
+
+    def vm(self, name):
+        found = [vm for vm in json.loads(self.masu("ps", "-a", "--output", "json").stdout)
+                 if vm["name"] == name]
+        return found[0] if found else None
+
+    def state(self, name):
+        vm = self.vm(name)
+        return vm and vm["state"]
+
+    def monitor_pid(self, name):
+        return self.vm(name)["pid"]
+
+    def leftovers(self):
+        folder = os.path.join(self.folder, "state")
+        return [os.path.join(path, entry) for path, folders, files in os.walk(folder)
+                for entry in folders + files if entry not in ("vms", "run", ".lock")]
+
+
+class RunTest(CliTest):
+    def test_output_is_what_the_guest_printed_and_status_0(self):
+        result = self.masu("run", "--kernel", self.kernel("print one\\r\\n\\x00\\xff", "exit power_off"))
+        self.assertEqual(result.stdout, b"one\r\n\x00\xff")
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+
+    def test_everything_printed_before_the_end_arrives(self):
+        result = self.masu("run", "--kernel", self.kernel("flood 50000", "exit power_off"))
+        self.assertEqual(result.stdout, b"".join(b"%07d\r\n" % i for i in range(50000)))
+
+    def test_other_ends_are_status_1_with_one_line(self):
+        for kind, reason in (("panic", "the guest's kernel panicked"), ("triple_fault", "triple"),
+                             ("error", "KVM failed")):
+            result = self.masu("run", "--name", "a", "--rm", "--kernel",
+                               self.kernel("print x", f"exit {kind} {reason}"))
+            self.assertEqual(result.returncode, 1)
+            self.assertEqual(result.stderr.decode(), f"masu: a: {reason}\n")
+            self.assertEqual(result.stdout, b"x")
+
+    def test_the_boot_timer_is_shown_at_the_end(self):
+        result = self.masu("run", "--boot-timer", "--rm", "--kernel",
+                           self.kernel("print x", "exit power_off"))
+        self.assertEqual((result.returncode, result.stdout), (0, b"x"))
+        self.assertIn(b"process_start  0.000 ms\n", result.stderr)
+
+    def test_a_monitor_that_dies_is_told(self):
+        result = self.masu("run", "--name", "a", "--kernel", self.kernel("crash"))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("masu: a: dead (its monitor was killed)", result.stderr.decode())
+        self.assertEqual(self.state("a"), "dead")
+
+    def test_input_reaches_the_guest_and_its_end_ends_nothing(self):
+        process = self.start("run", "--name", "a", "--kernel", self.kernel("echo"))
+        process.stdin.write(b"hello \x01x")
+        process.stdin.close()
+        process.stdin = None
+        self.assertEqual(os.read(process.stdout.fileno(), 1), b"h")
+        self.assertEqual(self.state("a"), "running")
+        self.assertEqual(self.masu("stop", "a").returncode, 0)
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertEqual(process.stdout.read(), b"ello \x01x")
+
+    def test_the_monitor_is_asked_for_what_was_asked_for(self):
+        self.run_detached("a", "echo", options=(
+            "--cpus", "3", "--memory", "1.5G", "--initrd", self.kernel("x"), "--append", "quiet",
+            "--disk", self.disk("a,b").replace(",", ",,") + ",ro,serial=s1",
+            "--disk", self.disk("c") + ",overlay=" + self.folder + "/o,iops=10,bw=1M"))
+        config = json.loads(self.masu("inspect", "a", "--output", "json").stdout)["config"]
+        self.assertEqual(config["machine-config"]["vcpu_count"], 3)
+        self.assertEqual(config["machine-config"]["mem_size_mib"], 1536)
+        drives = config["drives"]
+        self.assertEqual([d["path_on_host"] for d in drives],
+                         [self.folder + "/a,b", self.folder + "/c"])
+        self.assertTrue(drives[0]["is_read_only"])
+        self.assertEqual(drives[1]["overlay_path"], self.folder + "/o")
+        self.assertTrue(config["boot-source"]["boot_args"].endswith(" root=/dev/vda ro quiet"))
+
+    def test_instance_types(self):
+        self.run_detached("a", "echo", options=("--type", "t3.micro"))
+        vm = self.vm("a")
+        self.assertEqual((vm["cpus"], vm["memory_mib"]), (2, 1024))
+        for wrong in (("--type", "t9.huge"), ("--type", "t3.micro", "--cpus", "2")):
+            self.assertNotEqual(self.masu("run", "--kernel", self.kernel(), *wrong).returncode, 0)
+
+    def test_a_refusal_of_the_monitor_is_passed_on_and_nothing_stays(self):
+        for path in ("/boot-source", "/machine-config", "InstanceStart"):
+            kernel = self.kernel(f"refuse {path} kernel x: not a kernel")
+            if path == "/machine-config":
+                continue  # comes before the script is read
+            result = self.masu("run", "--name", "a", "--kernel", kernel)
+            self.assertEqual(result.returncode, 1)
+            self.assertEqual(result.stderr.decode(), "masu: a: kernel x: not a kernel\n")
+            self.assertEqual(self.leftovers(), [])
+
+    def test_a_monitor_that_gives_up_early_says_why(self):
+        result = self.masu("run", "--name", "a", "--kernel", self.kernel(),
+                           environment={"FAKE_VMM": "fail-early"})
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("/dev/kvm: there is none; load the kvm module", result.stderr.decode())
+        self.assertEqual(self.leftovers(), [])
+
+    def test_bad_files_are_told_at_once(self):
+        empty = os.path.join(self.folder, "empty")
+        open(empty, "w").close()
+        good = self.kernel()
+        for arguments, words in (
+                (("--kernel", "/no/such"), "there is no such file"),
+                (("--kernel", self.folder), "is a directory"),
+                (("--kernel", empty), "is empty"),
+                (("--kernel", good, "--initrd", "/no/such"), "initrd /no/such"),
+                (("--kernel", good, "--disk", self.folder), "is a directory"),
+                (("--kernel", good, "--disk", "/no/such"), "disk /no/such"),
+                (("--kernel", good, "--memory", "lots"), "--memory lots"),
+                (("--kernel", good, "--memory", "1000"), "multiple of 1M"),
+                (("--kernel", good, "--name", "a/b"), "is not a VM name")):
+            result = self.masu("run", *arguments)
+            self.assertEqual(result.returncode, 1, arguments)
+            self.assertIn(words, result.stderr.decode())
+            self.assertEqual(result.stderr.count(b"\n"), 1)
+            self.assertEqual(self.leftovers(), [])
+
+    def test_bad_usage_is_status_2(self):
+        for arguments in ((), ("run",), ("run", "--kernel"), ("nonsense",), ("run", "--bogus"),
+                          ("run", "--kernel", "x", "--cpus", "33"),
+                          ("run", "--kernel", "x", "--cpus", "0"),
+                          ("run", "--kernel", "x", "--transport", "isa"), ("stop",), ("inspect",),
+                          ("ps", "--output", "yaml"), ("completion", "csh")):
+            result = self.masu(*arguments)
+            self.assertEqual(result.returncode, 2, arguments)
+            self.assertEqual(result.stdout, b"")
+            self.assertTrue(result.stderr)
+
+    def test_sigint_without_a_terminal_stops_the_vm(self):
+        process = self.start("run", "--name", "a", "--kernel", self.kernel("print x", "echo"))
+        self.assertEqual(process.stdout.read(1), b"x")
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(PATIENCE), 130)
+        self.assertEqual(self.state("a"), "stopped")
+
+    def test_a_killed_command_leaves_the_vm_running(self):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+            process = self.start("run", "--name", "a", "--kernel", self.kernel("print x", "echo"))
+            self.assertEqual(process.stdout.read(1), b"x")
+            process.send_signal(number)
+            status = process.wait(PATIENCE)
+            self.assertEqual(status, -9 if number == signal.SIGKILL else 128 + number)
+            self.assertEqual(self.state("a"), "running")
+            console = self.start("console", "a")
+            self.assertEqual(console.stdout.read(1), b"x")
+            self.assertEqual(self.masu("stop", "a").returncode, 0)
+            self.assertEqual(console.wait(PATIENCE), 0)
+            self.assertEqual(self.masu("rm", "a").returncode, 0)
+
+    def test_a_reader_of_stdout_that_goes_away_leaves_the_vm_running(self):
+        process = self.start("run", "--name", "a", "--kernel",
+                             self.kernel("print x", "sleep 0.2", "flood 1000", "echo"))
+        process.stdout.read(1)
+        process.stdout.close()
+        process.stdout = None
+        self.assertEqual(process.wait(PATIENCE), 1)
+        self.assertEqual(self.state("a"), "running")
+
+    def test_nothing_of_the_caller_is_kept_open(self):
+        reading, writing = os.pipe()
+        result = subprocess.run([MASU, "run", "--kernel", self.kernel("echo"), "-d", "--rm"],
+                                env=self.environment, pass_fds=[writing], check=True,
+                                capture_output=True, timeout=PATIENCE)
+        os.close(writing)
+        self.assertEqual(os.read(reading, 1), b"", "monitor and reaper hold no descriptor")
+        os.close(reading)
+        self.assertTrue(result.stdout)
+
+
+class NamesTest(CliTest):
+    def test_a_name_is_refused_while_it_runs_and_until_it_is_removed(self):
+        self.run_detached("a", "echo")
+        again = self.masu("run", "--name", "a", "--kernel", self.kernel(), "-d")
+        self.assertEqual(again.returncode, 1)
+        self.assertIn("running already", again.stderr.decode())
+        self.assertEqual(self.state("a"), "running")
+        self.masu("stop", "a")
+        again = self.masu("run", "--name", "a", "--kernel", self.kernel(), "-d")
+        self.assertIn("masu rm a", again.stderr.decode())
+        self.assertEqual(self.masu("rm", "a").returncode, 0)
+        self.run_detached("a", "echo")
+
+    def test_of_two_started_at_one_moment_one_runs(self):
+        kernel = self.kernel("echo")
+        rivals = [self.start("run", "--name", "a", "--kernel", kernel, "-d") for _ in range(4)]
+        self.assertEqual(sorted(rival.wait(PATIENCE) for rival in rivals), [0, 1, 1, 1])
+        self.assertEqual(self.state("a"), "running")
+
+    def test_vms_without_a_name_get_different_ones(self):
+        kernel = self.kernel("echo")
+        names = {self.masu("run", "--kernel", kernel, "-d").stdout for _ in range(3)}
+        self.assertEqual(len(names), 3)
+
+
+class EndTest(CliTest):
+    def test_stop_presses_the_power_button(self):
+        self.run_detached("a", "echo")
+        result = self.masu("stop", "a")
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        vm = self.vm("a")
+        self.assertEqual((vm["state"], vm["reason"]), ("stopped", "guest powered off"))
+        self.assertEqual(self.masu("stop", "a").returncode, 0)
+
+    def test_stop_insists(self):
+        self.run_detached("a", "on-button ignore", "echo")
+        result = self.masu("stop", "--time", "0", "a")
+        self.assertEqual(result.returncode, 0)
+        self.assertIn("stopping it hard", result.stderr.decode())
+        self.assertEqual(self.vm("a")["reason"], "stopped on request")
+
+    def test_kill(self):
+        self.run_detached("a", "echo")
+        pid = self.monitor_pid("a")
+        self.assertEqual(self.masu("kill", "a").returncode, 0)
+        self.assertEqual(self.vm("a")["reason"], "killed by `masu kill`")
+        self.assertFalse(os.path.exists(f"/proc/{pid}/exe"))
+
+    def test_a_monitor_killed_by_somebody_is_dead_never_running(self):
+        self.run_detached("a", "echo")
+        os.kill(self.monitor_pid("a"), signal.SIGKILL)
+        eventually(lambda: self.state("a") == "dead", "dead")
+        self.assertEqual(self.vm("a")["reason"], "its monitor was killed")
+        console = self.masu("console", "a")
+        self.assertEqual(console.returncode, 1)
+        self.assertIn("a is not running: dead", console.stderr.decode())
+
+    def test_a_recycled_pid_is_never_hit(self):
+        self.run_detached("a", "echo")
+        os.kill(self.monitor_pid("a"), signal.SIGKILL)
+        eventually(lambda: self.state("a") == "dead", "dead")
+        bystander = subprocess.Popen(["sleep", "60"])
+        self.addCleanup(self.reap, bystander)
+        path = os.path.join(self.folder, "state/vms/a/vm.json")
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+        record["pid"] = bystander.pid
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(record, file)
+        for command in (("kill", "a"), ("stop", "a"), ("rm", "-f", "a")):
+            self.assertEqual(self.masu(*command).returncode, 0)
+        self.assertIsNone(bystander.poll())
+
+    def test_a_stopped_monitor_is_unresponsive_and_can_be_killed(self):
+        self.run_detached("a", "echo")
+        os.kill(self.monitor_pid("a"), signal.SIGSTOP)
+        self.assertEqual(self.state("a"), "unresponsive")
+        self.assertEqual(self.masu("kill", "a").returncode, 0)
+        self.assertEqual(self.state("a"), "stopped")
+
+    def test_rm(self):
+        self.run_detached("a", "echo")
+        refused = self.masu("rm", "a")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("a is running", refused.stderr.decode())
+        self.assertEqual(self.state("a"), "running")
+        self.assertEqual(self.masu("rm", "-f", "a").returncode, 0)
+        self.assertEqual(self.leftovers(), [])
+
+    def test_rm_option_deletes_when_attached(self):
+        result = self.masu("run", "--rm", "--kernel", self.kernel("print x", "exit panic y"))
+        self.assertEqual(result.returncode, 1)
+        self.assertEqual(self.leftovers(), [])
+
+    def test_rm_option_deletes_when_detached(self):
+        self.run_detached("a", "echo", options=("--rm",))
+        self.assertEqual(self.state("a"), "running")
+        self.assertEqual(self.masu("stop", "a").returncode, 0)
+        eventually(lambda: not self.leftovers(), "deletion")
+
+    def test_rm_option_is_honoured_after_the_command_was_killed(self):
+        process = self.start("run", "--rm", "--name", "a", "--kernel", self.kernel("print x", "echo"))
+        process.stdout.read(1)
+        process.kill()
+        process.wait()
+        self.assertEqual(self.state("a"), "running")
+        self.masu("kill", "a")
+        eventually(lambda: not self.leftovers(), "deletion")
+
+    def test_several_at_once_and_names_that_are_not_there(self):
+        self.run_detached("a", "echo")
+        self.run_detached("b", "echo")
+        result = self.masu("stop", "a", "nobody", "b")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("there is no VM named nobody", result.stderr.decode())
+        self.assertEqual((self.state("a"), self.state("b")), ("stopped", "stopped"))
+
+
+class LookTest(CliTest):
+    def test_ps(self):
+        self.assertEqual(self.masu("ps", "--names").stdout, b"")
+        self.run_detached("a", "echo")
+        self.run_detached("b", "exit power_off")
+        eventually(lambda: self.state("b") == "stopped", "stopped")
+        text = self.masu("ps").stdout.decode()
+        self.assertIn("running", text)
+        self.assertNotIn("guest powered off", text)
+        self.assertIn("stopped (guest powered off)", self.masu("ps", "-a").stdout.decode())
+        self.assertEqual(self.masu("ps", "-aq").stdout, b"a\nb\n")
+        self.assertEqual(self.masu("ps", "-q").stdout, b"a\n")
+
+    def test_logs(self):
+        self.run_detached("a", "print hello", "echo")
+        eventually(lambda: self.masu("logs", "a").stdout == b"hello", "output")
+        follower = self.start("logs", "-f", "a")
+        self.assertEqual(follower.stdout.read(5), b"hello")
+        self.assertIsNone(follower.poll())
+        self.masu("stop", "a")
+        self.assertEqual(follower.wait(PATIENCE), 0)
+        self.assertIn(b"fake: started", self.masu("logs", "--monitor", "a").stdout)
+        self.assertEqual(self.masu("logs", "-f", "a").stdout, b"hello")
+
+    def test_a_log_that_is_moved_aside_is_followed(self):
+        self.run_detached("a", "print hello", "echo")
+        eventually(lambda: self.masu("logs", "a").stdout == b"hello", "output")
+        follower = self.start("logs", "-f", "a")
+        self.assertEqual(follower.stdout.read(5), b"hello")
+        path = os.path.join(self.folder, "state/vms/a/console.log")
+        os.rename(path, path + ".1")
+        with open(path, "w", encoding="utf-8") as log:
+            log.write("again")
+        self.assertEqual(follower.stdout.read(5), b"again")
+
+    def test_inspect(self):
+        self.run_detached("a", "echo")
+        vm = json.loads(self.masu("inspect", "a", "--output", "json").stdout)
+        self.assertEqual((vm["name"], vm["state"], vm["cpus"]), ("a", "running", 1))
+        self.assertIn("boot_timer", vm)
+        self.assertIn("state          running", self.masu("inspect", "a").stdout.decode())
+        self.masu("stop", "a")
+        vm = json.loads(self.masu("inspect", "a", "--output", "json").stdout)
+        self.assertEqual(vm["exit"]["kind"], "power_off")
+
+    def test_a_spoilt_record_is_shown_and_can_be_removed(self):
+        self.run_detached("a", "exit power_off")
+        eventually(lambda: self.state("a") == "stopped", "stopped")
+        with open(os.path.join(self.folder, "state/vms/a/vm.json"), "w", encoding="utf-8") as file:
+            file.write("{")
+        self.assertIn("not a VM record", self.vm("a")["error"])
+        self.assertEqual(self.masu("rm", "a").returncode, 0)
+
+    def test_help_and_version(self):
+        text = self.masu("--help")
+        self.assertEqual(text.returncode, 0)
+        for command in ("run", "ps", "inspect", "logs", "console", "stop", "kill", "rm", "doctor", "version",
+                        "completion"):
+            self.assertIn(command, text.stdout.decode())
+            one = self.masu(command, "--help")
+            self.assertEqual(one.returncode, 0)
+            self.assertIn("Example", one.stdout.decode())
+        version = json.loads(self.masu("version", "--output", "json").stdout)
+        self.assertTrue(version["version"])
+        self.assertEqual(version["monitor"], os.environ["MASU_VMM"])
+
+
+class DoctorTest(CliTest):
+    def test_status_and_json_agree(self):
+        result = self.masu("doctor", "--output", "json")
+        answer = json.loads(result.stdout)
+        self.assertEqual(result.returncode, 0 if answer["runs_directly"] else 1)
+        names = [check["name"] for check in answer["checks"]]
+        self.assertEqual(names, ["kvm", "monitor", "io_uring", "memory", "limits", "qemu"])
+        problems = [check for check in answer["checks"] if check["verdict"] == "problem"]
+        self.assertEqual(bool(problems), not answer["runs_directly"])
+
+    def test_no_colours_in_a_pipe(self):
+        text = self.masu("doctor", "-v").stdout
+        self.assertIn(b"kvm", text)
+        self.assertNotIn(b"\x1b", text)
+
+    def test_a_missing_monitor_is_a_problem_with_a_remedy(self):
+        result = self.masu("doctor", environment={"MASU_VMM": "/no/such"})
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("correct or unset it", result.stdout.decode())
+
+
+class CompletionTest(CliTest):
+    def test_each_shell_accepts_its_script(self):
+        for shell in ("bash", "zsh", "fish"):
+            script = self.masu("completion", shell)
+            self.assertEqual(script.returncode, 0)
+            self.assertIn(b"console", script.stdout)
+            if shutil.which(shell):
+                checked = subprocess.run([shell, "-n"], input=script.stdout, check=False,
+                                         capture_output=True, timeout=PATIENCE)
+                self.assertEqual((checked.returncode, checked.stderr), (0, b""), shell)
+
+    def complete(self, *words):
+        script = ("source <(\"$MASU_EXE\" completion bash); masu() { \"$MASU_EXE\" \"$@\"; }\n"
+                  "COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); compopt() { :; }\n"
+                  "_masu; printf '%s\\n' \"${COMPREPLY[@]}\"")
+        result = subprocess.run(["bash", "-c", script, "bash", *words], env=self.environment,
+                                capture_output=True, check=True, timeout=PATIENCE)
+        return result.stdout.decode().split()
+
+    def test_bash_completes_commands_options_words_and_vms(self):
+        self.assertEqual(self.complete("masu", "con"), ["console"])
+        self.assertIn("--kernel", self.complete("masu", "run", "--k"))
+        self.assertEqual(self.complete("masu", "ps", "--output", "j"), ["json"])
+        self.assertEqual(self.complete("masu", "completion", "z"), ["zsh"])
+        self.run_detached("web", "exit power_off")
+        self.assertEqual(self.complete("masu", "rm", "w"), ["web"])
+        self.assertEqual(self.complete("masu", "inspect", "-"), ["-h", "--help", "--output"])
+
+
+class TerminalTest(CliTest):
+    def open_terminal(self, *arguments):
+        controller, terminal = pty.openpty()
+        self.addCleanup(os.close, controller)
+        self.before = termios.tcgetattr(terminal)
+        self.terminal = terminal
+        self.addCleanup(os.close, terminal)
+
+        def own_the_terminal():
+            os.setsid()
+            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+        process = self.start(*arguments, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE,
+                             preexec_fn=own_the_terminal)
+        return controller, process
+
+    def expect(self, controller, wanted):
+        seen = b""
+        end = time.monotonic() + PATIENCE
+        os.set_blocking(controller, False)
+        while wanted not in seen and time.monotonic() < end:
+            try:
+                seen += os.read(controller, 4096)
+            except BlockingIOError:
+                time.sleep(0.01)
+        self.assertIn(wanted, seen)
+        return seen
+
+    def is_raw(self):
+        return not termios.tcgetattr(self.terminal)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def assert_restored(self):
+        self.assertEqual(termios.tcgetattr(self.terminal), self.before)
+
+    def session(self, *lines, name="a"):
+        controller, process = self.open_terminal("run", "--name", name, "--kernel",
+                                                 self.kernel("print ready", *lines))
+        self.expect(controller, b"ready")
+        self.assertTrue(self.is_raw())
+        return controller, process
+
+    def test_keys_go_to_the_guest_raw(self):
+        controller, process = self.session("echo")
+        os.write(controller, b"a\x03\x1a\x01\x01z")  # Ctrl-C and Ctrl-Z are the guest's
+        self.expect(controller, b"a\x03\x1a\x01z")
+        os.write(controller, b"\x01x")
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertIn(b"masu: a: stopped on request", process.stderr.read())
+        self.assert_restored()
+        self.assertEqual(self.state("a"), "stopped")
+
+    def test_detach_and_come_back(self):
+        controller, process = self.session("echo")
+        os.write(controller, b"\x01d")
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertIn(b"masu console a", process.stderr.read())
+        self.assert_restored()
+        self.assertEqual(self.state("a"), "running")
+        controller, process = self.open_terminal("console", "a")
+        self.expect(controller, b"ready")
+        os.write(controller, b"\x01x")
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assert_restored()
+
+    def test_help_is_for_the_person_only(self):
+        controller, process = self.session("echo")
+        os.write(controller, b"\x01hq")
+        self.expect(controller, b"q")
+        os.write(controller, b"\x01x")
+        process.wait(PATIENCE)
+        self.assertIn(b"Ctrl-A X", process.stderr.read())
+
+    def test_the_terminal_is_restored_when_the_guest_ends(self):
+        for lines, status in ((["sleep 0.3", "exit power_off"], 0), (["sleep 0.3", "exit panic x"], 1)):
+            _, process = self.session(*lines, name="vm%d" % status)
+            self.assertEqual(process.wait(PATIENCE), status)
+            self.assert_restored()
+
+    def test_the_terminal_is_restored_on_signals(self):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGSEGV, signal.SIGABRT):
+            _, process = self.session("echo", name="vm%d" % number)
+            process.send_signal(number)
+            self.assertNotEqual(process.wait(PATIENCE), 0)
+            self.assert_restored()
+            self.assertEqual(self.state("vm%d" % number), "running")
+
+    def test_suspended_and_resumed(self):
+        controller, process = self.session("echo")
+        process.send_signal(signal.SIGTSTP)
+        eventually(lambda: not self.is_raw(), "cooked terminal")
+        self.assert_restored()
+        process.send_signal(signal.SIGCONT)
+        eventually(self.is_raw, "raw terminal")
+        os.write(controller, b"\x01x")
+        self.assertEqual(process.wait(PATIENCE), 0)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

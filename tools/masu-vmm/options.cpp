@@ -1,0 +1,218 @@
+// Reading the command line with getopt_long: it links statically and costs nothing at start.
+#include "options.hpp"
+
+#include <getopt.h>
+
+#include <array>
+#include <charconv>
+
+#include "vmm/config_check.hpp"
+
+namespace masu {
+namespace {
+
+enum Name : int {
+    ApiSocket = 256,
+    Boot,
+    ConfigFile,
+    ConsoleOption,
+    ConsoleLogOption,
+    ExitFile,
+    Help,
+    Id,
+    Level,
+    LogPath,
+    MaxPayload,
+    MetricsPath,
+    NoApi,
+    NoReboot,
+    ReadyFd,
+    StartTime,
+    TransportOption,
+    VersionOption,
+};
+
+constexpr std::array<option, 19> known{{
+    {"api-sock", required_argument, nullptr, ApiSocket},
+    {"boot-timer", no_argument, nullptr, Boot},
+    {"config-file", required_argument, nullptr, ConfigFile},
+    {"console", required_argument, nullptr, ConsoleOption},
+    {"console-log", required_argument, nullptr, ConsoleLogOption},
+    {"exit-file", required_argument, nullptr, ExitFile},
+    {"help", no_argument, nullptr, Help},
+    {"http-api-max-payload-size", required_argument, nullptr, MaxPayload},
+    {"id", required_argument, nullptr, Id},
+    {"level", required_argument, nullptr, Level},
+    {"log-path", required_argument, nullptr, LogPath},
+    {"metrics-path", required_argument, nullptr, MetricsPath},
+    {"no-api", no_argument, nullptr, NoApi},
+    {"no-reboot", no_argument, nullptr, NoReboot},
+    {"ready-fd", required_argument, nullptr, ReadyFd},
+    {"start-time-us", required_argument, nullptr, StartTime},
+    {"transport", required_argument, nullptr, TransportOption},
+    {"version", no_argument, nullptr, VersionOption},
+    {nullptr, 0, nullptr, 0},
+}};
+
+Result<std::uint64_t> parse_number(std::string_view option, std::string_view text,
+                                   std::uint64_t smallest, std::uint64_t largest) {
+    std::uint64_t number = 0;
+    const auto* end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    if (error != std::errc() || rest != end || number < smallest || number > largest)
+        return fail("--{} takes a number from {} to {}, not '{}'", option, smallest, largest, text);
+    return number;
+}
+
+Result<> set_option(Options& options, int name, const char* value) {
+    switch (name) {
+        case ApiSocket:
+            options.api_socket = value;
+            return {};
+        case Boot:
+            options.boot_timer = true;
+            return {};
+        case ConfigFile:
+            options.config_file = value;
+            return {};
+        case ConsoleOption:
+            options.console = value;
+            return {};
+        case ConsoleLogOption:
+            options.console_log = value;
+            return {};
+        case ExitFile:
+            options.exit_file = value;
+            return {};
+        case Help:
+            options.task = Options::Task::Help;
+            return {};
+        case Id:
+            options.id = value;
+            return check_instance_id(options.id);
+        case Level:
+            options.level = TRY(parse_log_level(value));
+            return {};
+        case LogPath:
+            options.log_path = value;
+            return {};
+        case MaxPayload:
+            options.max_payload = TRY(parse_number("http-api-max-payload-size", value, 1024,
+                                                   64 * std::uint64_t{1} << 20));
+            return {};
+        case MetricsPath:
+            options.metrics_path = value;
+            return {};
+        case NoApi:
+            options.api = false;
+            return {};
+        case NoReboot:
+            options.reboot = false;
+            return {};
+        case ReadyFd:
+            options.ready_fd = static_cast<int>(TRY(parse_number("ready-fd", value, 3, 1 << 20)));
+            return {};
+        case StartTime:
+            options.start_time_us =
+                TRY(parse_number("start-time-us", value, 1, std::uint64_t{1} << 53));
+            return {};
+        case TransportOption:
+            if (std::string_view(value) != "pci" && std::string_view(value) != "mmio")
+                return fail("--transport takes pci or mmio, not '{}'", value);
+            options.transport = std::string_view(value) == "pci" ? Transport::Pci : Transport::Mmio;
+            return {};
+        case VersionOption:
+            options.task = Options::Task::Version;
+            return {};
+        default:
+            return fail("unknown option");
+    }
+}
+
+Result<> check_together(const Options& options) {
+    if (options.api && !options.api_socket && !options.config_file)
+        return fail("nothing to do: give --api-sock, --config-file or both (see --help)");
+    if (!options.api && options.api_socket)
+        return fail("--no-api and --api-sock contradict each other");
+    if (!options.api && !options.config_file)
+        return fail("--no-api needs --config-file");
+    return {};
+}
+
+}  // namespace
+
+Result<Options> parse_options(std::span<char*> arguments) {
+    Options options;
+    ::optind = 0;  // GNU: start over
+    ::opterr = 0;
+    const int count = static_cast<int>(arguments.size());
+    for (;;) {
+        const int current = ::optind == 0 ? 1 : ::optind;
+        const int name = ::getopt_long(count, arguments.data(), "+:", known.data(), nullptr);
+        if (name == -1)
+            break;
+        const std::string_view text =
+            current < count ? arguments[static_cast<std::size_t>(current)] : "";
+        if (name == ':')
+            return fail("option {} needs a value (see --help)", text);
+        if (name == '?')
+            return fail("there is no option {}, or it takes no value (see --help)", text);
+        TRY(set_option(options, name, ::optarg));
+    }
+    if (::optind < count)
+        return fail("'{}' is not an option (see --help)",
+                    arguments[static_cast<std::size_t>(::optind)]);
+    if (options.task == Options::Task::Run)
+        TRY(check_together(options));
+    return options;
+}
+
+std::string help_text() {
+    return R"(masu-vmm: runs one virtual machine, driven by its control socket or a config file.
+
+Usage: masu-vmm --api-sock PATH [--config-file FILE] [OPTION]...
+       masu-vmm --no-api --config-file FILE [OPTION]...
+
+Control
+  --api-sock PATH        serve HTTP/JSON on a Unix socket at PATH (mode 0600)
+  --config-file FILE     configure the VM from FILE (JSON) and start it at once
+  --no-api               no control socket; needs --config-file
+  --id ID                instance id: letters, digits, '-' (default anonymous-instance)
+  --ready-fd N           write one byte to descriptor N and close it once the control socket
+                         listens and a VM given by --config-file runs
+  --http-api-max-payload-size BYTES
+                         largest body of a request (default 51200)
+Machine
+  --transport pci|mmio   how virtio devices are attached (default pci)
+  --no-reboot            end when the guest reboots, instead of starting it again
+Console
+  --console stdio|none|PATH
+                         COM1 on standard input and output (default), nowhere, or on a Unix
+                         socket at PATH that any number of clients may attach to
+  --console-log FILE     also append serial output to FILE; at 10 MiB it moves to FILE.1
+Observing
+  --log-path FILE        write the log to FILE (default: standard error)
+  --level LEVEL          trace, debug, info, warn, error, off (default warn; info with --log-path)
+  --metrics-path FILE    append all counters as a line of JSON each minute and at the end
+  --boot-timer           print when the milestones of the start were reached
+  --start-time-us N      count the milestones from this time of the monotonic clock
+  --exit-file FILE       at the end, write {"status", "kind", "reason", "wall_time"} to FILE
+
+  --help, --version
+
+Exit status: 0 the guest powered off or was stopped; 1 error; 3 guest panic; 4 triple fault;
+152 bad config file; 153 bad arguments. SIGTERM, SIGINT and SIGHUP stop the guest where it is.
+
+Examples
+  masu-vmm --no-api --config-file vm.json
+      where vm.json holds
+      {"boot-source": {"kernel_image_path": "vmlinuz", "boot_args": "console=ttyS0 root=/dev/vda"},
+       "drives": [{"drive_id": "root", "is_root_device": true, "path_on_host": "debian.raw"}],
+       "machine-config": {"vcpu_count": 2, "mem_size_mib": 1024}}
+  masu-vmm --api-sock /run/vm.sock --console /run/vm.console --console-log vm.log
+  curl --unix-socket /run/vm.sock -X PUT http://localhost/actions \
+       -d '{"action_type": "InstanceStart"}'
+)";
+}
+
+}  // namespace masu

@@ -1,0 +1,214 @@
+// Set-up and take-down of the monitor's process.
+#include "program.hpp"
+
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include "base/atomic_file.hpp"
+#include "vmm/api/config_file.hpp"
+#include "vmm/api/json_writer.hpp"
+#include "vmm/version.hpp"
+
+namespace masu {
+namespace {
+
+constexpr Nanoseconds boot_timer_interval = 20'000'000;
+constexpr int console_flush_milliseconds = 1000;
+
+}  // namespace
+
+Program::Program(Options options, const Clock& clock, Nanoseconds process_start,
+                 MachineFactory factory)
+    : options_(std::move(options)),
+      clock_(clock),
+      factory_(std::move(factory)),
+      boot_timer_(clock, process_start) {}
+
+ExitStatus Program::run() {
+    if (auto ready = set_up(); ready) {
+        if (!exit_)
+            loop_->run();
+    } else if (!exit_) {
+        exit_ = MonitorExit{.status = ExitStatus::Error,
+                            .kind = "error",
+                            .reason = std::move(ready.error().message)};
+    }
+    server_.reset();
+    monitor_.reset();
+    if (console_)
+        console_->flush(console_flush_milliseconds);
+    print_boot_timer();
+    write_exit_file();
+    if (exit_->status != ExitStatus::Success)
+        fmt::print(stderr, "masu-vmm: {}\n", exit_->reason);
+    return exit_->status;
+}
+
+Result<> Program::set_up() {
+    if (options_.log_path)
+        log_ = TRY(Log::to_file(*options_.log_path, options_.level.value_or(LogLevel::Info)));
+    else
+        log_ = Log::to_stderr(options_.level.value_or(LogLevel::Warn));
+    log_.info("masu-vmm starts", {kv("version", version()), kv("id", options_.id)});
+    loop_ = TRY(EventLoop::create());
+    TRY(watch_signals());
+    TRY(set_up_console());
+    TRY(set_up_monitor());
+    if (options_.boot_timer)
+        TRY(watch_boot_timer());
+    if (options_.config_file)
+        TRY(apply_config_file());
+    TRY(serve_api());
+    return tell_ready();
+}
+
+Result<> Program::watch_signals() {
+    sigset_t ending;
+    sigemptyset(&ending);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP})
+        sigaddset(&ending, signal);
+    signals_.reset(::signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!signals_)
+        return fail_errno(errno, "cannot watch for signals");
+    signal_watch_ = TRY(loop_->watch(signals_.get(), EPOLLIN, [this](std::uint32_t) {
+        signalfd_siginfo info{};
+        if (::read(signals_.get(), &info, sizeof info) == sizeof info)
+            monitor_->stop(fmt::format("stopped by signal SIG{}",
+                                       ::sigabbrev_np(static_cast<int>(info.ssi_signo))));
+    }));
+    return {};
+}
+
+Result<> Program::set_up_console() {
+    console_ = TRY(Console::create(*loop_, log_));
+    if (options_.console_log)
+        TRY(console_->open_log(*options_.console_log));
+    if (options_.console == "stdio")
+        return console_->attach_stdio(STDIN_FILENO, STDOUT_FILENO);
+    if (options_.console == "none")
+        return {};
+    return console_->listen(options_.console);
+}
+
+Result<> Program::set_up_monitor() {
+    VmConfig initial;
+    initial.id = options_.id;
+    initial.transport = options_.transport;
+    monitor_ = std::make_unique<Monitor>(MonitorServices{.loop = *loop_,
+                                                         .clock = clock_,
+                                                         .metrics = metrics_,
+                                                         .boot_timer = boot_timer_,
+                                                         .console = *console_,
+                                                         .create_machine = factory_,
+                                                         .ended =
+                                                             [this](const MonitorExit& exit) {
+                                                                 exit_ = exit;
+                                                                 loop_->stop();
+                                                             }},
+                                         log_, std::move(initial), options_.reboot);
+    if (options_.metrics_path)
+        TRY(monitor_->apply(action::SetMetrics{
+            {.metrics_path = *options_.metrics_path, .emit_id = true, .properties = {}}}));
+    return {};
+}
+
+// What is wrong with the file has a status of its own; what goes wrong at the start has not.
+Result<> Program::apply_config_file() {
+    const auto& path = *options_.config_file;
+    const auto refuse = [&](Error error) {
+        exit_ = MonitorExit{.status = ExitStatus::BadConfigFile,
+                            .kind = "error",
+                            .reason = std::move(error.message)};
+        return fail("{}", exit_->reason);
+    };
+    auto actions = api::read_config_file(path);
+    if (!actions)
+        return refuse(std::move(actions.error()));
+    for (const auto& action : *actions)
+        if (auto applied = monitor_->apply(action); !applied)
+            return refuse(
+                in_context(fmt::format("config file {}", path), std::move(applied.error()))
+                    .error());
+    TRY(monitor_->apply(action::StartInstance{}));
+    return {};
+}
+
+Result<> Program::serve_api() {
+    if (!options_.api_socket)
+        return {};
+    api::HttpLimits limits;
+    limits.body = options_.max_payload;
+    server_ = std::make_unique<api::HttpServer>(
+        *loop_, limits, [this](const api::HttpRequest& request) { return handle(request); }, log_);
+    return server_->listen(*options_.api_socket);
+}
+
+api::HttpReply Program::handle(const api::HttpRequest& request) {
+    metrics_.counter("api_server", "requests").add();
+    auto action = api::route(request);
+    auto outcome = action ? monitor_->apply(*action)
+                          : Result<VmmReply>(std::unexpected(std::move(action.error())));
+    if (!outcome) {
+        metrics_.counter("api_server", "refused_requests").add();
+        log_.info("request refused",
+                  {kv("method", request.method), kv("path", request.target.substr(0, 128)),
+                   kv("reason", outcome.error().message)});
+    }
+    return api::to_reply(outcome);
+}
+
+Result<> Program::tell_ready() const {
+    if (!options_.ready_fd)
+        return {};
+    const Fd ready(*options_.ready_fd);
+    if (::write(ready.get(), "\n", 1) != 1)
+        return fail_errno(errno, "cannot write to the ready descriptor {}", *options_.ready_fd);
+    return {};
+}
+
+// A milestone may be reached in a vCPU thread; looking now and then costs that thread nothing.
+Result<> Program::watch_boot_timer() {
+    boot_timer_check_.emplace(TRY(loop_->timer([this] {
+        if (boot_timer_.since_start(Milestone::Init))
+            print_boot_timer();
+        else
+            boot_timer_check_->arm(boot_timer_interval);
+    })));
+    boot_timer_check_->arm(boot_timer_interval);
+    return {};
+}
+
+void Program::print_boot_timer() {
+    if (!options_.boot_timer || boot_timer_printed_)
+        return;
+    boot_timer_printed_ = true;
+    std::string table = "milestone             since start\n";
+    for (std::size_t i = 0; i < milestone_count; ++i) {
+        const auto milestone = static_cast<Milestone>(i);
+        const auto time = boot_timer_.since_start(milestone);
+        table += time ? fmt::format("{:<18}{:>12.3f} ms\n", to_string(milestone),
+                                    static_cast<double>(*time) / 1e6)
+                      : fmt::format("{:<18}{:>15}\n", to_string(milestone), "not reached");
+    }
+    fmt::print(stderr, "{}", table);
+}
+
+void Program::write_exit_file() const {
+    if (!options_.exit_file)
+        return;
+    api::JsonWriter json;
+    json.begin_object()
+        .field("status", static_cast<unsigned>(exit_->status))
+        .field("kind", exit_->kind)
+        .field("reason", exit_->reason)
+        .field("wall_time", clock_.wall() / 1'000'000'000)
+        .end_object();
+    if (auto written = write_file_atomically(*options_.exit_file, json.text() + "\n"); !written)
+        fmt::print(stderr, "masu-vmm: {}\n", written.error().message);
+}
+
+}  // namespace masu

@@ -1,0 +1,57 @@
+// One run of masu-vmm: puts loop, console, monitor and control socket together, and takes them
+// down.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/clock.hpp"
+#include "options.hpp"
+#include "vmm/api/http_server.hpp"
+#include "vmm/monitor.hpp"
+
+namespace masu {
+
+// Thread: the one that called run(), which is also the event loop's.
+class Program {
+  public:
+    // SIGTERM, SIGINT and SIGHUP are blocked already, in every thread to come.
+    Program(Options options, const Clock& clock, Nanoseconds process_start, MachineFactory factory);
+
+    // Runs the VM to its end. Everything a person is to know has been written by then: the reason
+    // of a failure to standard error, the exit file, the boot timer's table.
+    [[nodiscard]] ExitStatus run();
+
+  private:
+    [[nodiscard]] Result<> set_up();
+    [[nodiscard]] Result<> set_up_console();
+    [[nodiscard]] Result<> watch_signals();
+    [[nodiscard]] Result<> set_up_monitor();
+    [[nodiscard]] Result<> apply_config_file();
+    [[nodiscard]] Result<> serve_api();
+    [[nodiscard]] Result<> tell_ready() const;
+    [[nodiscard]] Result<> watch_boot_timer();
+    [[nodiscard]] api::HttpReply handle(const api::HttpRequest& request);
+    void print_boot_timer();
+    void write_exit_file() const;
+
+    const Options options_;
+    const Clock& clock_;
+    MachineFactory factory_;
+    Metrics metrics_;
+    BootTimer boot_timer_;
+    Log log_;
+    std::optional<MonitorExit> exit_;
+    bool boot_timer_printed_ = false;
+    // Destroyed from the bottom: clients and guest before the loop they run on.
+    std::unique_ptr<EventLoop> loop_;
+    std::unique_ptr<Console> console_;
+    std::unique_ptr<Monitor> monitor_;
+    std::unique_ptr<api::HttpServer> server_;
+    Fd signals_;
+    EventLoop::Watch signal_watch_;
+    std::optional<EventLoop::Timer> boot_timer_check_;
+};
+
+}  // namespace masu

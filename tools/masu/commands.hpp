@@ -1,0 +1,50 @@
+// The subcommands of `masu`: each function adds one to the program, with its options and help.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include <CLI/App.hpp>
+
+#include "base/result.hpp"
+#include "tools/masu/state.hpp"
+
+namespace masu::cli {
+
+// What the command line asked for; set by the subcommand that was chosen. Its value is the exit
+// status; its error is printed and the status is 1.
+struct Invocation {
+    std::function<Result<int>()> run;
+};
+
+void add_run_command(CLI::App& program, Invocation& invocation);
+void add_ps_command(CLI::App& program, Invocation& invocation);
+void add_inspect_command(CLI::App& program, Invocation& invocation);
+void add_logs_command(CLI::App& program, Invocation& invocation);
+void add_console_command(CLI::App& program, Invocation& invocation);
+void add_stop_command(CLI::App& program, Invocation& invocation);
+void add_kill_command(CLI::App& program, Invocation& invocation);
+void add_rm_command(CLI::App& program, Invocation& invocation);
+void add_doctor_command(CLI::App& program, Invocation& invocation);
+void add_version_command(CLI::App& program, Invocation& invocation);
+void add_completion_command(CLI::App& program, Invocation& invocation);
+
+// Names of option values, as help shows them. Completion goes by them.
+inline constexpr const char* file_value = "FILE";
+inline constexpr const char* vm_value = "VM";
+
+// --output text|json
+enum class OutputFormat { Text, Json };
+void add_output_option(CLI::App& command, OutputFormat& format);
+
+// An option that takes one of a few words; help and completion show them.
+CLI::Option* add_choice(CLI::App& command, const std::string& names, std::string& value,
+                        const std::vector<std::string>& words, const std::string& description);
+
+// The store of this user; a short cut for commands.
+[[nodiscard]] Result<Store> open_store();
+
+// "masu: MESSAGE" on stderr.
+void note(const std::string& message);
+
+}  // namespace masu::cli

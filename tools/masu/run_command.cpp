@@ -1,0 +1,286 @@
+// masu run: makes a VM, starts it, and holds its console.
+#include <unistd.h>
+
+#include <cstdio>
+#include <ctime>
+#include <memory>
+#include <sstream>
+
+#include <boost/json.hpp>
+
+#include "base/atomic_file.hpp"
+#include "base/bytes.hpp"
+#include "tools/masu/attach.hpp"
+#include "tools/masu/boot_line.hpp"
+#include "tools/masu/commands.hpp"
+#include "tools/masu/host_file.hpp"
+#include "tools/masu/instance_types.hpp"
+#include "tools/masu/monitor_client.hpp"
+#include "tools/masu/monitor_process.hpp"
+#include "tools/masu/session.hpp"
+#include "tools/masu/unix_socket.hpp"
+#include "vmm/boot_timer.hpp"
+#include "vmm/config.hpp"
+
+namespace masu::cli {
+namespace {
+
+// Loading a large kernel and initrd from a slow disk; the monitor itself needs milliseconds.
+constexpr int start_timeout_ms = 120'000;
+constexpr std::size_t log_limit = 64 * MiB;
+
+constexpr const char* footer =
+    "The guest's console is this terminal, in raw mode. Ctrl-A X stops the VM, Ctrl-A D leaves it\n"
+    "running, Ctrl-A H shows the keys. The exit status is 0 when the guest switched itself off,\n"
+    "and 1, with one line that says why, when it ended in any other way.\n"
+    "\n"
+    "Masu never looks into a disk: root=/dev/vda is assumed; a root file system in a partition\n"
+    "needs --append root=/dev/vda1. A comma in a file name is written twice.\n"
+    "\n"
+    "Examples:\n"
+    "  masu run --kernel vmlinuz --initrd initrd.img --append 'root=/dev/vda1 ro' --disk "
+    "debian.raw\n"
+    "  masu run --kernel vmlinux --type t3.micro --disk rootfs.ext4,overlay=web.overlay --name web "
+    "-d\n"
+    "  masu run --kernel vmlinux --cpus 4 --memory 6G --disk root.ext4,ro --disk "
+    "data.raw,iops=3000,bw=125M";
+
+struct RunOptions {
+    std::string kernel;
+    std::string initrd;
+    std::string append;
+    unsigned cpus = 1;
+    std::string memory = "512M";
+    std::string type;
+    std::vector<std::string> disks;
+    std::string name;
+    std::string transport = "pci";
+    std::string log_level = "info";
+    unsigned stop_timeout = 30;
+    bool detach = false;
+    bool remove = false;
+    bool no_reboot = false;
+    bool boot_timer = false;
+};
+
+Result<> set_size(const RunOptions& options, VmRecord& record) {
+    if (!options.type.empty()) {
+        const auto type = find_instance_type(options.type);
+        if (!type)
+            return fail("--type {}: not a type known here; `masu run --help-types` lists them",
+                        options.type);
+        record.type = type->name;
+        record.cpus = type->vcpus;
+        record.memory_mib = type->memory_mib;
+        return {};
+    }
+    record.cpus = options.cpus;
+    const auto memory = parse_size(options.memory);
+    if (!memory)
+        return fail("--memory {}: {}", options.memory, memory.error().message);
+    if (*memory == 0 || *memory % MiB != 0)
+        return fail("--memory {}: must be a multiple of 1M (without a suffix it means bytes)",
+                    options.memory);
+    record.memory_mib = *memory / MiB;
+    return {};
+}
+
+Result<VmRecord> make_record(const RunOptions& options) {
+    VmRecord record;
+    record.name = options.name.empty()
+                      ? fmt::format("vm-{:x}-{:x}", std::time(nullptr) & 0xffffff, ::getpid())
+                      : options.name;
+    TRY(check_vm_name(record.name));
+    record.kernel = absolute_path(options.kernel);
+    TRY(check_host_file("kernel", record.kernel, FileKind::File));
+    if (!options.initrd.empty()) {
+        record.initrd = absolute_path(options.initrd);
+        TRY(check_host_file("initrd", *record.initrd, FileKind::File));
+    }
+    for (const auto& text : options.disks) {
+        auto disk = TRY(parse_disk_option(text));
+        TRY(resolve_disk(disk));
+        record.disks.push_back(std::move(disk));
+    }
+    TRY(set_size(options, record));
+    record.boot_args = make_boot_args(options.append, !record.disks.empty(),
+                                      !record.disks.empty() && record.disks.front().read_only);
+    record.transport = options.transport;
+    record.reboot = !options.no_reboot;
+    record.remove = options.remove;
+    record.boot_timer = options.boot_timer;
+    record.stop_timeout = options.stop_timeout;
+    record.monitor = TRY(find_monitor());
+    return record;
+}
+
+Result<> configure(const MonitorClient& client, const VmRecord& record) {
+    TRY(client.put("/machine-config", boost::json::object{{"vcpu_count", record.cpus},
+                                                          {"mem_size_mib", record.memory_mib}}));
+    boost::json::object boot{{"kernel_image_path", record.kernel}, {"boot_args", record.boot_args}};
+    if (record.initrd)
+        boot["initrd_path"] = *record.initrd;
+    TRY(client.put("/boot-source", boot));
+    for (std::size_t i = 0; i < record.disks.size(); ++i) {
+        const auto id = fmt::format("disk{}", i);
+        TRY(client.put("/drives/" + id, drive_request(record.disks[i], id), start_timeout_ms));
+    }
+    TRY(client.put("/entropy", boost::json::object{}));
+    return {};
+}
+
+struct Started {
+    MonitorProcess monitor;
+    Fd console;  // joined before the guest's first byte
+};
+
+Result<Started> start(VmRecord& record, const VmFolder& folder, Fd& lock,
+                      const RunOptions& options) {
+    auto monitor = TRY(start_monitor(record, folder, lock, options.log_level));
+    const auto boot = [&]() -> Result<Fd> {
+        record.pid = monitor.pid;
+        TRY(folder.write(record));
+        const MonitorClient client(record.api_socket(), record.name);
+        TRY(configure(client, record));
+        Fd console;
+        if (!options.detach)
+            console = TRY(connect_unix(record.console_socket()));
+        TRY(client.action("InstanceStart", start_timeout_ms));
+        return console;
+    };
+    auto console = boot();
+    if (!console) {
+        // A VM that never started leaves nothing behind.
+        TRY(monitor.kill());
+        [[maybe_unused]] const bool ended = monitor.wait(-1);
+        return std::unexpected(console.error());
+    }
+    return Started{std::move(monitor), *std::move(console)};
+}
+
+// The monitor prints the milestones into its log; whoever asked for them here sees them here.
+void show_boot_timer(const VmFolder& folder) {
+    const auto log = read_file(folder.monitor_log(), log_limit);
+    if (!log)
+        return;
+    const auto table = log->rfind("milestone ");
+    if (table == std::string::npos)
+        return;
+    std::istringstream lines(log->substr(table));
+    std::string line;
+    for (std::size_t i = 0; i <= milestone_count && std::getline(lines, line); ++i)
+        std::fprintf(stderr, "%s\n", line.c_str());
+}
+
+Result<int> finish_attached(Store& store, const VmFolder& folder, const VmRecord& record,
+                            Started started, const Fd& watched) {
+    const auto status = hold_console(folder, record, started.monitor, started.console);
+    if (record.boot_timer)
+        show_boot_timer(folder);
+    if (record.remove && watched && started.monitor.wait(0)) {
+        [[maybe_unused]] const auto dead = folder.wait_until_dead();
+        TRY(store.remove(record.name, record.id));
+    }
+    return status;
+}
+
+Result<int> run(const RunOptions& options) {
+    auto record = TRY(make_record(options));
+    auto store = TRY(open_store());
+    block_attach_signals();
+    auto [folder, lock] = TRY(store.create(record));
+    const auto watched = options.detach ? Fd() : TRY(folder.watch());
+    auto started = start(record, folder, lock, options);
+    lock.reset();  // from here on only the monitor holds it
+    if (!started) {
+        TRY(store.remove(record.name, record.id));
+        return fail("{}: {}", record.name, started.error().message);
+    }
+    if (options.remove)
+        TRY(leave_reaper(store, folder, record.id));
+    if (options.detach) {
+        std::puts(record.name.c_str());
+        return 0;
+    }
+    return finish_attached(store, folder, record, *std::move(started), watched);
+}
+
+void add_machine_options(CLI::App& command, RunOptions& options) {
+    auto* type =
+        command
+            .add_option("--type", options.type, "Size of an EC2 instance type, such as t3.micro")
+            ->type_name("TYPE");
+    command.add_option("--cpus", options.cpus, "Virtual CPUs (default 1)")
+        ->type_name("N")
+        ->check(CLI::Range(1U, max_vcpus))
+        ->excludes(type);
+    command
+        .add_option("--memory", options.memory, "Memory, with suffix K, M, G or T (default 512M)")
+        ->type_name("SIZE")
+        ->excludes(type);
+    command
+        .add_option(
+            "--disk", options.disks,
+            "A raw image or block device, and how to use it: ro, overlay=FILE (writes go "
+            "there; made when missing), serial=S, iops=N, bw=SIZE (bytes a second), direct. "
+            "Repeat for more disks")
+        ->type_name("FILE[,SETTING]...")
+        ->allow_extra_args(false)
+        ->take_all();
+    add_choice(command, "--transport", options.transport, {"pci", "mmio"},
+               "How virtio devices are attached (default pci)");
+}
+
+void add_life_options(CLI::App& command, RunOptions& options) {
+    command.add_option("--name", options.name, "Name of the VM (default: one is made up)")
+        ->type_name("NAME");
+    command.add_flag("-d,--detach", options.detach, "Return once the VM runs, and print its name");
+    command.add_flag("--rm", options.remove, "Delete the VM's state when it has ended");
+    command.add_flag("--no-reboot", options.no_reboot,
+                     "End when the guest reboots, instead of starting it again");
+    command
+        .add_option("--stop-timeout", options.stop_timeout,
+                    "What `masu stop` waits between power button and kill (default 30)")
+        ->type_name("SECONDS");
+    command.add_flag("--boot-timer", options.boot_timer,
+                     "Print how long the steps of the start took, at the end");
+    add_choice(command, "--log-level", options.log_level,
+               {"trace", "debug", "info", "warn", "error", "off"},
+               "How much the monitor logs (default info)");
+}
+
+std::string list_types() {
+    std::string text;
+    for (const auto& type : instance_types())
+        text += fmt::format("{:<14} {:>2} vCPU  {:>9}\n", type.name, type.vcpus,
+                            format_size(type.memory_mib * MiB));
+    return text;
+}
+
+}  // namespace
+
+void add_run_command(CLI::App& program, Invocation& invocation) {
+    auto* command = program.add_subcommand("run", "Boot a VM, with its console on this terminal");
+    auto options = std::make_shared<RunOptions>();
+    command->footer(footer);
+    command
+        ->add_option("--kernel", options->kernel, "Linux kernel: bzImage, or ELF with a PVH note")
+        ->type_name(file_value)
+        ->required();
+    command->add_option("--initrd", options->initrd, "Initial RAM disk")->type_name(file_value);
+    command
+        ->add_option("--append", options->append,
+                     "Words for the kernel command line; they come after Masu's own")
+        ->type_name("WORDS");
+    add_machine_options(*command, *options);
+    add_life_options(*command, *options);
+    command
+        ->add_flag_callback(
+            "--help-types", [] { throw CLI::CallForVersion(list_types(), 0); },
+            "List the instance types --type knows")
+        ->trigger_on_parse();
+    command->callback(
+        [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+}
+
+}  // namespace masu::cli

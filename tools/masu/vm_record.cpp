@@ -1,0 +1,93 @@
+// Reads and writes the JSON of a VM's folder.
+#include "tools/masu/vm_record.hpp"
+
+#include <boost/json.hpp>
+
+namespace masu::cli {
+namespace {
+
+std::string text_at(const boost::json::object& object, std::string_view key) {
+    return std::string(object.at(key).as_string());
+}
+
+// The monitor may write a time as text or as a number.
+std::string scalar_at(const boost::json::object& object, std::string_view key) {
+    const auto* value = object.if_contains(key);
+    if (value == nullptr || value->is_null())
+        return {};
+    return value->is_string() ? std::string(value->as_string()) : boost::json::serialize(*value);
+}
+
+VmRecord record_from(const boost::json::object& object) {
+    VmRecord record;
+    record.name = text_at(object, "name");
+    record.id = text_at(object, "id");
+    record.created = object.at("created").to_number<std::int64_t>();
+    record.pid = object.at("pid").to_number<pid_t>();
+    record.monitor = text_at(object, "monitor");
+    record.socket_folder = text_at(object, "socket_folder");
+    record.type = text_at(object, "type");
+    record.cpus = object.at("cpus").to_number<unsigned>();
+    record.memory_mib = object.at("memory_mib").to_number<std::uint64_t>();
+    record.kernel = text_at(object, "kernel");
+    if (const auto* initrd = object.if_contains("initrd"))
+        record.initrd = std::string(initrd->as_string());
+    record.boot_args = text_at(object, "boot_args");
+    for (const auto& disk : object.at("disks").as_array())
+        record.disks.push_back(disk_from_json(disk.as_object()));
+    record.transport = text_at(object, "transport");
+    record.reboot = object.at("reboot").as_bool();
+    record.remove = object.at("remove").as_bool();
+    record.boot_timer = object.at("boot_timer").as_bool();
+    record.stop_timeout = object.at("stop_timeout").to_number<unsigned>();
+    return record;
+}
+
+}  // namespace
+
+boost::json::object to_json(const VmRecord& record) {
+    boost::json::array disks;
+    for (const auto& disk : record.disks)
+        disks.push_back(to_json(disk));
+    boost::json::object object{{"name", record.name},
+                               {"id", record.id},
+                               {"created", record.created},
+                               {"pid", record.pid},
+                               {"monitor", record.monitor},
+                               {"socket_folder", record.socket_folder},
+                               {"type", record.type},
+                               {"cpus", record.cpus},
+                               {"memory_mib", record.memory_mib},
+                               {"kernel", record.kernel},
+                               {"boot_args", record.boot_args},
+                               {"disks", std::move(disks)},
+                               {"transport", record.transport},
+                               {"reboot", record.reboot},
+                               {"remove", record.remove},
+                               {"boot_timer", record.boot_timer},
+                               {"stop_timeout", record.stop_timeout}};
+    if (record.initrd)
+        object["initrd"] = *record.initrd;
+    return object;
+}
+
+Result<VmRecord> parse_vm_record(const std::string& text) {
+    try {
+        return record_from(boost::json::parse(text).as_object());
+    } catch (const std::exception& error) {
+        return fail("is not a VM record of this version: {}", error.what());
+    }
+}
+
+Result<ExitRecord> parse_exit_record(const std::string& text) {
+    try {
+        const auto value = boost::json::parse(text);
+        const auto& object = value.as_object();
+        return ExitRecord{object.at("status").to_number<int>(), scalar_at(object, "kind"),
+                          scalar_at(object, "reason"), scalar_at(object, "wall_time")};
+    } catch (const std::exception& error) {
+        return fail("is not an exit record: {}", error.what());
+    }
+}
+
+}  // namespace masu::cli

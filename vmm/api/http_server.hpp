@@ -1,0 +1,36 @@
+// The control socket: accepts clients, at most ten at a time.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/log.hpp"
+#include "vmm/api/http_connection.hpp"
+#include "vmm/unix_listener.hpp"
+
+namespace masu::api {
+
+// Loop thread; destroy it outside the handler's call.
+class HttpServer {
+  public:
+    static constexpr std::size_t max_connections = 10;
+
+    HttpServer(EventLoop& loop, const HttpLimits& limits, HttpHandler handler, Log log);
+
+    // Clients that connect at `path` are served from now on.
+    [[nodiscard]] Result<> listen(const std::string& path);
+    // One client; over the limit it is answered 503 and cut off.
+    void serve(Fd socket);
+    [[nodiscard]] std::size_t connections() const noexcept { return connections_.size(); }
+
+  private:
+    EventLoop& loop_;
+    const HttpLimits limits_;
+    HttpHandler handler_;
+    Log log_;
+    std::vector<std::unique_ptr<HttpConnection>> connections_;
+    std::unique_ptr<UnixListener> listener_;
+};
+
+}  // namespace masu::api

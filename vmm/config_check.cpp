@@ -1,0 +1,138 @@
+// Validation of configurations.
+#include "vmm/config_check.hpp"
+
+#include <algorithm>
+
+namespace masu {
+namespace {
+
+bool is_alphanumeric(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+bool is_printable(char c) {
+    return c >= ' ' && c <= '~';
+}
+
+Result<> check_id(std::string_view what, std::string_view id, char also) {
+    constexpr std::size_t longest = 64;
+    const bool good = !id.empty() && id.size() <= longest && std::ranges::all_of(id, [&](char c) {
+        return is_alphanumeric(c) || c == also;
+    });
+    if (!good)
+        return fail("{} '{}' is not valid: use 1 to {} letters, digits and '{}'", what,
+                    id.substr(0, longest), longest, also);
+    return {};
+}
+
+Result<> check_path(std::string_view what, std::string_view path) {
+    if (path.empty())
+        return fail("{} is empty; give the path of a file", what);
+    return {};
+}
+
+}  // namespace
+
+Result<> check_drive_id(std::string_view id) {
+    return check_id("drive id", id, '_');
+}
+
+Result<> check_instance_id(std::string_view id) {
+    return check_id("instance id", id, '-');
+}
+
+Result<> check(const MachineConfig& machine) {
+    if (machine.vcpu_count < 1 || machine.vcpu_count > max_vcpus)
+        return fail("vcpu_count is {}, but must be 1 to {}", machine.vcpu_count, max_vcpus);
+    if (machine.smt && machine.vcpu_count != 1 && machine.vcpu_count % 2 != 0)
+        return fail("vcpu_count is {}, but must be 1 or even with smt", machine.vcpu_count);
+    if (machine.mem_size_mib < min_mem_size_mib || machine.mem_size_mib > max_mem_size_mib)
+        return fail("mem_size_mib is {}, but must be {} to {}", machine.mem_size_mib,
+                    min_mem_size_mib, max_mem_size_mib);
+    if (machine.huge_pages != HugePages::None && machine.mem_size_mib % 2 != 0)
+        return fail("mem_size_mib is {}, but must be a multiple of 2 with huge pages",
+                    machine.mem_size_mib);
+    return {};
+}
+
+Result<> check(const BootSource& source) {
+    TRY(check_path("kernel_image_path", source.kernel_image_path));
+    if (source.initrd_path)
+        TRY(check_path("initrd_path", *source.initrd_path));
+    if (!source.boot_args)
+        return {};
+    if (source.boot_args->size() > max_boot_args)
+        return fail(
+            "the kernel command line (boot_args) has {} bytes, but a kernel takes {} at most",
+            source.boot_args->size(), max_boot_args);
+    if (!std::ranges::all_of(*source.boot_args,
+                             [](char c) { return is_printable(c) || c == '\t'; }))
+        return fail("boot_args holds a character that is not printable ASCII");
+    return {};
+}
+
+Result<> check(const DriveConfig& drive) {
+    TRY(check_drive_id(drive.drive_id));
+    TRY(check_path(fmt::format("path_on_host of drive {}", drive.drive_id), drive.path_on_host));
+    if (drive.partuuid && !drive.is_root_device)
+        return fail("drive {}: partuuid is for the root device only", drive.drive_id);
+    if (drive.partuuid && !std::ranges::all_of(*drive.partuuid, [](char c) {
+            return is_alphanumeric(c) || c == '-';
+        }))
+        return fail("drive {}: partuuid '{}' is not a partition UUID", drive.drive_id,
+                    *drive.partuuid);
+    if (drive.overlay_path) {
+        TRY(check_path(fmt::format("overlay_path of drive {}", drive.drive_id),
+                       *drive.overlay_path));
+        if (*drive.overlay_path == drive.path_on_host)
+            return fail("drive {}: overlay_path and path_on_host are the same file",
+                        drive.drive_id);
+        if (drive.is_read_only)
+            return fail("drive {}: a read-only drive needs no overlay; drop overlay_path",
+                        drive.drive_id);
+    }
+    if (drive.serial && (drive.serial->empty() || drive.serial->size() > max_drive_serial ||
+                         !std::ranges::all_of(*drive.serial, is_printable)))
+        return fail("drive {}: serial must be 1 to {} printable characters", drive.drive_id,
+                    max_drive_serial);
+    return {};
+}
+
+Result<> check(const VmConfig& vm) {
+    TRY(check_instance_id(vm.id));
+    TRY(check(vm.machine));
+    if (!vm.boot_source)
+        return fail("no kernel is set; give one through /boot-source");
+    TRY(check(*vm.boot_source));
+    for (const auto& drive : vm.drives) {
+        TRY(check(drive));
+        const auto same_overlay = std::ranges::count_if(vm.drives, [&](const DriveConfig& other) {
+            return drive.overlay_path && other.overlay_path == drive.overlay_path;
+        });
+        if (same_overlay > 1)
+            return fail("drive {}: another drive has the same overlay_path {}", drive.drive_id,
+                        *drive.overlay_path);
+    }
+    return {};
+}
+
+Result<> insert_drive(VmConfig& vm, DriveConfig drive) {
+    const auto same_id = [&](const DriveConfig& other) { return other.drive_id == drive.drive_id; };
+    const auto root = std::ranges::find_if(vm.drives, &DriveConfig::is_root_device);
+    if (drive.is_root_device && root != vm.drives.end() && !same_id(*root))
+        return fail("drive {}: {} is the root device already, and there can be one only",
+                    drive.drive_id, root->drive_id);
+    const auto place = std::ranges::find_if(vm.drives, same_id);
+    if (place == vm.drives.end() && vm.drives.size() >= max_drives)
+        return fail("drive {}: a VM can have {} drives at most", drive.drive_id, max_drives);
+    if (place == vm.drives.end())
+        vm.drives.push_back(std::move(drive));
+    else
+        *place = std::move(drive);
+    const auto root_now = std::ranges::find_if(vm.drives, &DriveConfig::is_root_device);
+    if (root_now != vm.drives.end())
+        std::rotate(vm.drives.begin(), root_now, root_now + 1);
+    return {};
+}
+
+}  // namespace masu

@@ -1,0 +1,327 @@
+// Assembles a machine on KVM in the order KVM likes, and takes it apart in the reverse.
+#include "vmm/machine.hpp"
+
+#include <atomic>
+#include <map>
+#include <tuple>
+
+#include "base/bytes.hpp"
+#include "devices/block/virtio_block.hpp"
+#include "devices/virtio/rng.hpp"
+#include "vmm/acpi/smbios.hpp"
+#include "vmm/acpi/tables.hpp"
+#include "vmm/boot/loader.hpp"
+#include "vmm/boot/reset_vector.hpp"
+#include "vmm/kvm/guest_ram.hpp"
+#include "vmm/kvm/irq_routes.hpp"
+#include "vmm/kvm/kvm.hpp"
+#include "vmm/kvm/vcpu.hpp"
+#include "vmm/kvm/vcpu_set.hpp"
+#include "vmm/kvm/vm.hpp"
+#include "vmm/layout.hpp"
+#include "vmm/platform.hpp"
+#include "vmm/virtio_devices.hpp"
+
+namespace masu {
+namespace {
+
+std::optional<TokenBucketLimit> to_limit(const std::optional<TokenBucketConfig>& bucket) {
+    if (!bucket)
+        return std::nullopt;
+    return TokenBucketLimit{.size = bucket->size,
+                            .refill_time = bucket->refill_time_ms * 1'000'000U,
+                            .one_time_burst = bucket->one_time_burst};
+}
+
+RateLimiter::Limits to_limits(const RateLimiterConfig& config) {
+    return {.bytes = to_limit(config.bandwidth), .ops = to_limit(config.ops)};
+}
+
+// Members are declared so that default destruction is the right order: vCPUs stop first, then
+// devices let go of guest memory and interrupts, then the VM, then the memory itself.
+class KvmMachine final : public Machine {
+  public:
+    KvmMachine(MachineContext context, kvm::Kvm kvm, kvm::GuestRam ram)
+        : context_(std::move(context)),
+          kvm_(std::move(kvm)),
+          ram_(std::move(ram)),
+          memory_(ram_.memory()) {}
+    ~KvmMachine() override;
+
+    // The steps of create(), in order.
+    [[nodiscard]] Result<> make_vm(const VmConfig& config);
+    [[nodiscard]] Result<> make_devices(const VmConfig& config);
+    [[nodiscard]] Result<> load_kernel(const VmConfig& config);
+    [[nodiscard]] Result<> make_vcpus(const VmConfig& config);
+
+    [[nodiscard]] Result<> start() override;
+    [[nodiscard]] Result<> pause() override;
+    [[nodiscard]] Result<> resume() override;
+    void press_power_button() override { platform_->ged().raise(legacy::GedEvent::PowerButton); }
+    void send_ctrl_alt_del() override;
+    std::size_t console_input(std::span<const std::byte> bytes) override {
+        return platform_->com1().input(bytes);
+    }
+    [[nodiscard]] Result<> update_drive(const std::string& drive_id,
+                                        const std::string& path) override;
+    [[nodiscard]] Result<> update_drive_limits(const std::string& drive_id,
+                                               const RateLimiterConfig& limits) override;
+
+  private:
+    struct Drive {
+        block::VirtioBlock* device;  // owned by virtio_
+        DriveConfig config;
+    };
+    [[nodiscard]] Result<Drive*> find_drive(const std::string& drive_id);
+    [[nodiscard]] PlatformEvents platform_events();
+    [[nodiscard]] Result<> add_drive(const DriveConfig& drive, unsigned vcpu_count);
+    [[nodiscard]] Result<std::unique_ptr<block::Disk>> open_disk(const DriveConfig& drive);
+    // The guest or KVM ended the machine. Any thread; the first event counts.
+    void report_stop(StopEvent event);
+
+    MachineContext context_;
+    SystemClock clock_;
+    // Tells work posted to the loop that the machine is gone. Used on the loop's thread only.
+    std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+    std::atomic<bool> stop_reported_{false};
+    std::atomic<bool> panicked_{false};
+
+    kvm::Kvm kvm_;
+    kvm::GuestRam ram_;
+    GuestMemory memory_;
+    std::unique_ptr<kvm::Vm> vm_;
+    Bus ports_;
+    Bus mmio_;
+    std::unique_ptr<kvm::IrqRoutes> routes_;
+    std::unique_ptr<Platform> platform_;
+    std::unique_ptr<VirtioDevices> virtio_;
+    std::map<std::string, Drive> drives_;
+    boot::EntryState entry_;
+    std::unique_ptr<kvm::ExitHandlers> handlers_;
+    std::unique_ptr<kvm::VcpuSet> vcpus_;
+};
+
+KvmMachine::~KvmMachine() {
+    *alive_ = false;
+    if (vcpus_)
+        vcpus_->stop();
+}
+
+Result<> KvmMachine::make_vm(const VmConfig& config) {
+    vm_ = TRY(kvm::Vm::create(kvm_));
+    TRY(vm_->map_memory(memory_, config.machine.track_dirty_pages));
+    routes_ = std::make_unique<kvm::IrqRoutes>(*vm_, context_.log.with_component("irq"));
+    return {};
+}
+
+PlatformEvents KvmMachine::platform_events() {
+    return {
+        .power_off =
+            [this] {
+                report_stop(panicked_ ? StopEvent{StopKind::Panic,
+                                                  "the guest's kernel panicked and powered off"}
+                                      : StopEvent{StopKind::PowerOff, "the guest powered off"});
+            },
+        .reset =
+            [this] {
+                report_stop(
+                    panicked_ ? StopEvent{StopKind::Panic, "the guest's kernel panicked and reset"}
+                              : StopEvent{StopKind::Reset, "the guest asked for a reset"});
+            },
+        .panic =
+            [this](legacy::Pvpanic::Event event) {
+                context_.log.warn("the guest reports a kernel panic");
+                // With a crash kernel loaded the guest goes on by itself, to write its dump.
+                if (event == legacy::Pvpanic::Event::Panicked)
+                    panicked_ = true;
+            },
+        .init_reached = [this] { context_.boot_timer.mark(Milestone::Init); },
+    };
+}
+
+Result<> KvmMachine::make_devices(const VmConfig& config) {
+    platform_ = TRY(Platform::create(ports_, mmio_, routes_->ioapic(), context_.loop, clock_,
+                                     context_.metrics, context_.console_output, platform_events()));
+    virtio_ = TRY(VirtioDevices::create({.transport = config.transport,
+                                         .memory = memory_,
+                                         .loop = context_.loop,
+                                         .ports = ports_,
+                                         .mmio = mmio_,
+                                         .vm = *vm_,
+                                         .routes = *routes_,
+                                         .ioapic = platform_->ioapic(),
+                                         .metrics = context_.metrics,
+                                         .log = context_.log}));
+    for (const auto& drive : config.drives)
+        TRY(add_drive(drive, config.machine.vcpu_count));
+    if (config.entropy) {
+        auto rng = TRY(virtio::Rng::create(to_limits(config.entropy->rate_limiter), context_.loop,
+                                           clock_, context_.metrics));
+        TRY(virtio_->attach("entropy", std::move(rng)));
+    }
+    return {};
+}
+
+block::OpenOptions open_options(const DriveConfig& drive) {
+    return {.path = drive.path_on_host,
+            .read_only = drive.is_read_only,
+            .direct = drive.direct,
+            .force_sync = drive.io_engine == IoEngine::Sync,
+            .overlay = drive.overlay_path.value_or("")};
+}
+
+Result<std::unique_ptr<block::Disk>> KvmMachine::open_disk(const DriveConfig& drive) {
+    auto opened = block::open_disk(open_options(drive));
+    if (!opened)
+        return in_context(fmt::format("drive {}", drive.drive_id), std::move(opened).error());
+    for (const auto& warning : opened->warnings)
+        context_.log.warn(warning, {kv("drive", drive.drive_id)});
+    context_.log.info("disk opened", {kv("drive", drive.drive_id), kv("path", drive.path_on_host),
+                                      kv("engine", opened->engine)});
+    return std::move(opened->disk);
+}
+
+Result<> KvmMachine::add_drive(const DriveConfig& drive, unsigned vcpu_count) {
+    block::VirtioBlock::Options options{.read_only = drive.is_read_only,
+                                        .cache = drive.cache_type == CacheType::Unsafe
+                                                     ? block::VirtioBlock::Cache::Unsafe
+                                                     : block::VirtioBlock::Cache::Writeback,
+                                        .serial = drive.serial.value_or(""),
+                                        .num_queues = static_cast<std::uint16_t>(vcpu_count),
+                                        .limits = to_limits(drive.rate_limiter)};
+    auto disk = TRY(open_disk(drive));
+    auto device = TRY(block::VirtioBlock::create(
+        drive.drive_id, std::move(disk), std::move(options), context_.loop,
+        context_.log.with_component("block"), context_.metrics, clock_));
+    drives_.emplace(drive.drive_id, Drive{device.get(), drive});
+    return virtio_->attach(drive.drive_id, std::move(device));
+}
+
+Result<KvmMachine::Drive*> KvmMachine::find_drive(const std::string& drive_id) {
+    const auto found = drives_.find(drive_id);
+    if (found == drives_.end())
+        return fail("there is no drive '{}'", drive_id);
+    return &found->second;
+}
+
+Result<> KvmMachine::update_drive(const std::string& drive_id, const std::string& path) {
+    auto& drive = *TRY(find_drive(drive_id));
+    if (path.empty() || path == drive.config.path_on_host) {
+        std::ignore = TRY(drive.device->refresh_size());
+        return {};
+    }
+    if (drive.config.overlay_path)
+        return fail("drive '{}' has an overlay, which belongs to its base; its path cannot change",
+                    drive_id);
+    auto config = drive.config;
+    config.path_on_host = path;
+    auto disk = TRY(open_disk(config));
+    TRY(drive.device->swap_disk(std::move(disk)));
+    drive.config = std::move(config);
+    return {};
+}
+
+Result<> KvmMachine::update_drive_limits(const std::string& drive_id,
+                                         const RateLimiterConfig& limits) {
+    auto& drive = *TRY(find_drive(drive_id));
+    drive.device->update_limits(to_limits(limits));
+    return {};
+}
+
+Result<> KvmMachine::load_kernel(const VmConfig& config) {
+    if (!config.boot_source)
+        return fail("no kernel is given; set kernel_image_path with PUT /boot-source (--kernel)");
+    const auto& source = *config.boot_source;
+    TRY(acpi::install_tables({.vcpus = config.machine.vcpu_count,
+                              .pci = config.transport == Transport::Pci,
+                              .virtio_mmio = virtio_->mmio_windows()},
+                             memory_));
+    TRY(acpi::install_smbios(
+        {.identity = {}, .vcpus = config.machine.vcpu_count, .memory_bytes = memory_.total_bytes()},
+        memory_));
+    TRY(boot::install_reset_vector(memory_));
+    entry_ = TRY(boot::load({.kernel_path = source.kernel_image_path,
+                             .initrd_path = source.initrd_path,
+                             .command_line = source.boot_args.value_or(default_boot_args),
+                             .rsdp = layout::acpi_rsdp},
+                            memory_));
+    context_.boot_timer.mark(Milestone::KernelLoaded);
+    return {};
+}
+
+Result<> KvmMachine::make_vcpus(const VmConfig& config) {
+    const auto supported = TRY(kvm_.supported_cpuid());
+    const kvm::CpuidPolicy policy{
+        .topology = {.vcpu_count = config.machine.vcpu_count, .smt = config.machine.smt},
+        .tsc_deadline = kvm_.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
+    std::vector<kvm::Vcpu> vcpus;
+    for (unsigned index = 0; index < config.machine.vcpu_count; ++index) {
+        auto vcpu = TRY(kvm::Vcpu::create(kvm_, *vm_, index));
+        TRY(vcpu.set_cpuid(kvm::make_cpuid(supported, policy, index)));
+        TRY(vcpu.set_boot_defaults());
+        if (index == 0)
+            TRY(vcpu.set_entry(entry_));
+        vcpus.push_back(std::move(vcpu));
+    }
+    handlers_ = std::make_unique<kvm::ExitHandlers>(kvm::ExitHandlers{
+        .ports = ports_,
+        .mmio = mmio_,
+        .ioapic_eoi = [this](std::uint8_t vector) { platform_->ioapic().end_of_interrupt(vector); },
+        .stop = [this](StopEvent event) { report_stop(std::move(event)); }});
+    vcpus_ = TRY(
+        kvm::VcpuSet::create(std::move(vcpus), *handlers_, context_.metrics, context_.boot_timer));
+    // Doorbells come last: anything put on KVM's I/O bus makes the next memory-slot change or the
+    // end of the VM wait for a grace period.
+    TRY(virtio_->register_doorbells());
+    context_.boot_timer.mark(Milestone::KvmReady);
+    return {};
+}
+
+void KvmMachine::report_stop(StopEvent event) {
+    if (stop_reported_.exchange(true))
+        return;
+    context_.loop.post([this, alive = alive_, event = std::move(event)]() mutable {
+        if (!*alive)
+            return;
+        vcpus_->stop();
+        platform_->com1().flush();
+        const auto stopped = context_.stopped;  // the call may destroy this machine
+        stopped(std::move(event));
+    });
+}
+
+Result<> KvmMachine::start() {
+    vcpus_->resume();
+    return {};
+}
+
+Result<> KvmMachine::pause() {
+    vcpus_->pause();
+    return {};
+}
+
+Result<> KvmMachine::resume() {
+    vcpus_->resume();
+    return {};
+}
+
+void KvmMachine::send_ctrl_alt_del() {
+    if (!platform_->i8042().send_ctrl_alt_del())
+        context_.log.warn("Ctrl-Alt-Del has no effect: the guest has enabled no keyboard");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Machine>> Machine::create(const VmConfig& config, MachineContext context) {
+    auto kvm = TRY(kvm::Kvm::open());
+    auto ram =
+        TRY(kvm::GuestRam::create(config.machine.mem_size_mib * MiB, config.machine.huge_pages));
+    auto machine = std::make_unique<KvmMachine>(std::move(context), std::move(kvm), std::move(ram));
+    TRY(machine->make_vm(config));
+    TRY(machine->make_devices(config));
+    TRY(machine->load_kernel(config));
+    TRY(machine->make_vcpus(config));
+    return machine;
+}
+
+}  // namespace masu

@@ -1,0 +1,75 @@
+// One virtual machine: KVM, memory, vCPUs and devices, put together and taken apart.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/event_loop.hpp"
+#include "base/log.hpp"
+#include "base/metrics.hpp"
+#include "base/result.hpp"
+#include "vmm/boot_timer.hpp"
+#include "vmm/config.hpp"
+
+namespace masu {
+
+// Why a machine stopped by itself.
+enum class StopKind {
+    PowerOff,     // the guest switched itself off (ACPI S5)
+    Reset,        // the guest asked for a reset (ACPI reset register, i8042)
+    Panic,        // the guest's kernel reported a panic, then reset, halted or hung up
+    TripleFault,  // KVM_EXIT_SHUTDOWN
+    Error,        // KVM or the monitor failed; see reason
+};
+
+struct StopEvent {
+    StopKind kind = StopKind::Error;
+    std::string reason;  // one line for a person
+};
+
+// What a machine needs from its monitor; all of it outlives the machine.
+struct MachineContext {
+    EventLoop& loop;
+    Log log;
+    Metrics& metrics;
+    BootTimer& boot_timer;
+    // Serial output of the guest, as it comes. Loop thread.
+    std::function<void(std::span<const std::byte>)> console_output;
+    // Called once, on the loop's thread (posted), when the guest stopped. The machine may be
+    // destroyed from within.
+    std::function<void(StopEvent)> stopped;
+};
+
+// Created stopped; start() lets the vCPUs run. Every method is called on the loop's thread.
+// Destruction stops the vCPU threads, drains device I/O, and frees everything.
+class Machine {
+  public:
+    // Opens files, allocates memory, loads the kernel. The config has been validated; errors name
+    // the file and the remedy.
+    [[nodiscard]] static Result<std::unique_ptr<Machine>> create(const VmConfig& config,
+                                                                 MachineContext context);
+    virtual ~Machine() = default;
+
+    [[nodiscard]] virtual Result<> start() = 0;
+    // Stops all vCPUs (each has acknowledged when this returns) / lets them go on. Idempotent.
+    [[nodiscard]] virtual Result<> pause() = 0;
+    [[nodiscard]] virtual Result<> resume() = 0;
+
+    virtual void press_power_button() = 0;
+    virtual void send_ctrl_alt_del() = 0;
+    // Keys for COM1; what does not fit the device's queue is dropped, and the number taken
+    // returned.
+    virtual std::size_t console_input(std::span<const std::byte> bytes) = 0;
+
+    // PATCH /drives: another path (re-opened; its size is announced to the guest), or only the
+    // present file's size looked at again (path empty); and limits.
+    [[nodiscard]] virtual Result<> update_drive(const std::string& drive_id,
+                                                const std::string& path) = 0;
+    [[nodiscard]] virtual Result<> update_drive_limits(const std::string& drive_id,
+                                                       const RateLimiterConfig& limits) = 0;
+};
+
+}  // namespace masu

@@ -1,0 +1,129 @@
+// The monitor of one VM: holds its configuration, carries out actions, and decides what follows
+// when the guest stops.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/event_loop.hpp"
+#include "base/log.hpp"
+#include "base/metrics.hpp"
+#include "vmm/console.hpp"
+#include "vmm/machine.hpp"
+#include "vmm/metrics_file.hpp"
+#include "vmm/panic_line.hpp"
+#include "vmm/vmm_action.hpp"
+
+namespace masu {
+
+// Exit statuses of the monitor's process.
+enum class ExitStatus {
+    Success = 0,
+    Error = 1,
+    GuestPanic = 3,
+    TripleFault = 4,
+    BadConfigFile = 152,
+    BadArguments = 153,
+};
+
+// How a VM's life ended.
+struct MonitorExit {
+    ExitStatus status = ExitStatus::Error;
+    std::string
+        kind;  // "power-off", "reboot", "stopped", "panic", "reset-loop", "triple-fault", "error"
+    std::string reason;  // one line for a person
+};
+
+using MachineFactory =
+    std::function<Result<std::unique_ptr<Machine>>(const VmConfig& config, MachineContext context)>;
+
+// What the monitor works with; everything outlives it.
+struct MonitorServices {
+    EventLoop& loop;
+    const Clock& clock;
+    Metrics& metrics;
+    BootTimer& boot_timer;
+    Console& console;
+    MachineFactory create_machine;
+    // Called once, when the VM has ended and its machine is gone. May be called from within
+    // apply() and stop().
+    std::function<void(const MonitorExit&)> ended;
+};
+
+// Loop thread.
+class Monitor {
+  public:
+    // A guest that resets so soon after its start has failed to boot, and so has one that panicked.
+    static constexpr Nanoseconds good_boot = 10'000'000'000;
+    static constexpr unsigned max_failed_boots = 3;  // in a row; then the monitor ends
+
+    // `initial` holds what is set from outside the API (id, transport). With `reboot` false the
+    // first reset ends the monitor.
+    Monitor(MonitorServices services, Log log, VmConfig initial, bool reboot);
+    ~Monitor();
+    Monitor(const Monitor&) = delete;
+    Monitor& operator=(const Monitor&) = delete;
+
+    // Carries out one action, or says in a sentence why not. A refused action changes nothing.
+    [[nodiscard]] Result<VmmReply> apply(const VmmAction& action);
+
+    // Stops the guest where it is; I/O in flight is completed. The exit status is 0.
+    void stop(std::string reason);
+
+    [[nodiscard]] VmState state() const noexcept { return state_; }
+
+  private:
+    [[nodiscard]] Result<> check_allowed(Allowed allowed, std::string_view name) const;
+
+    [[nodiscard]] Result<VmmReply> carry_out(const action::GetInstanceInfo& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::GetVersion& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::GetMachineConfig& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::GetVmConfig& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::GetMetrics& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::GetBootTimer& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetMachineConfig& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::PatchMachineConfig& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetBootSource& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetDrive& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetEntropy& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetLogger& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetMetrics& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetSerial& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::StartInstance& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::PatchDrive& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::Pause& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::Resume& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::FlushMetrics& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SendCtrlAltDel& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::PressPowerButton& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::Stop& action);
+
+    [[nodiscard]] Result<> create_machine();
+    [[nodiscard]] Result<> start_machine();
+    void drop_machine();
+    void on_stopped(std::uint64_t generation, StopEvent event);
+    void on_reset(StopEvent event);
+    void end(MonitorExit exit);
+    [[nodiscard]] MetricsReport collect_metrics() const;
+
+    MonitorServices services_;
+    Log log_;
+    const bool reboot_;
+    VmConfig vm_;
+    std::optional<LoggerConfig> logger_;
+    std::optional<std::string> serial_out_path_;
+    std::unique_ptr<MetricsFile> metrics_file_;
+    VmState state_ = VmState::NotStarted;
+    bool ended_ = false;
+    unsigned failed_boots_ = 0;
+    PanicLine panic_line_;
+    // Told apart from its successor by its generation, should its last words come late.
+    std::uint64_t generation_ = 0;
+    Nanoseconds boot_start_ = 0;
+    bool machine_started_ = false;
+    std::unique_ptr<Machine> machine_;
+};
+
+}  // namespace masu

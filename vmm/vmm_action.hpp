@@ -1,0 +1,192 @@
+// The closed list of what can be asked of a monitor, and when. The HTTP routes and the config file
+// produce these; the monitor alone carries them out.
+#pragma once
+
+#include <array>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/metrics.hpp"
+#include "vmm/boot_timer.hpp"
+#include "vmm/config.hpp"
+
+namespace masu {
+
+enum class VmState { NotStarted, Running, Paused };
+[[nodiscard]] constexpr std::string_view to_string(VmState state) {
+    constexpr std::array<std::string_view, 3> names{"Not started", "Running", "Paused"};
+    return names[static_cast<std::size_t>(state)];
+}
+
+enum class Allowed { Always, PreBoot, PostBoot };
+
+struct LoggerConfig {
+    std::optional<std::string> log_path;
+    std::optional<std::string> level;
+};
+
+struct MetricsConfig {
+    std::string metrics_path;
+    bool emit_id = false;
+    std::map<std::string, std::string> properties;
+};
+
+namespace action {
+
+struct GetInstanceInfo {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "reading the instance information";
+};
+struct GetVersion {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "reading the version";
+};
+struct GetMachineConfig {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "reading the machine configuration";
+};
+struct GetVmConfig {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "reading the configuration";
+};
+struct GetMetrics {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "reading the metrics";
+};
+struct GetBootTimer {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "reading the boot timer";
+};
+
+// Replaces the whole machine configuration.
+struct SetMachineConfig {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "changing the machine configuration";
+    MachineConfig config;
+};
+// Changes what is given; at least one member is.
+struct PatchMachineConfig {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "changing the machine configuration";
+    std::optional<unsigned> vcpu_count;
+    std::optional<std::uint64_t> mem_size_mib;
+    std::optional<bool> smt;
+    std::optional<bool> track_dirty_pages;
+    std::optional<HugePages> huge_pages;
+};
+struct SetBootSource {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "setting the boot source";
+    BootSource source;
+};
+// Adds a drive or, when the id is there already, replaces it in its place.
+struct SetDrive {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "adding a drive";
+    DriveConfig drive;
+};
+struct SetEntropy {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "adding the entropy device";
+    EntropyConfig entropy;
+};
+struct SetLogger {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "setting the logger";
+    LoggerConfig logger;
+};
+// Once; a second time is refused.
+struct SetMetrics {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "setting the metrics file";
+    MetricsConfig metrics;
+};
+// The guest's serial output also goes to this file.
+struct SetSerial {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "setting the serial output";
+    std::optional<std::string> serial_out_path;
+};
+struct StartInstance {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "starting the instance";
+};
+
+// path_on_host: the drive is re-opened there. rate_limiter: its buckets replace the drive's, absent
+// ones stay. Neither: the file's size is looked at again.
+struct PatchDrive {
+    static constexpr auto allowed = Allowed::PostBoot;
+    static constexpr std::string_view name = "changing a drive";
+    std::string drive_id;
+    std::optional<std::string> path_on_host;
+    std::optional<RateLimiterConfig> rate_limiter;
+};
+struct Pause {
+    static constexpr auto allowed = Allowed::PostBoot;
+    static constexpr std::string_view name = "pausing";
+};
+struct Resume {
+    static constexpr auto allowed = Allowed::PostBoot;
+    static constexpr std::string_view name = "resuming";
+};
+struct FlushMetrics {
+    static constexpr auto allowed = Allowed::PostBoot;
+    static constexpr std::string_view name = "flushing the metrics";
+};
+struct SendCtrlAltDel {
+    static constexpr auto allowed = Allowed::PostBoot;
+    static constexpr std::string_view name = "sending Ctrl-Alt-Del";
+};
+struct PressPowerButton {
+    static constexpr auto allowed = Allowed::PostBoot;
+    static constexpr std::string_view name = "pressing the power button";
+};
+// Ends the monitor: the guest is stopped where it is, and the I/O in flight completed.
+struct Stop {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "stopping";
+};
+
+}  // namespace action
+
+using VmmAction =
+    std::variant<action::GetInstanceInfo, action::GetVersion, action::GetMachineConfig,
+                 action::GetVmConfig, action::GetMetrics, action::GetBootTimer,
+                 action::SetMachineConfig, action::PatchMachineConfig, action::SetBootSource,
+                 action::SetDrive, action::SetEntropy, action::SetLogger, action::SetMetrics,
+                 action::SetSerial, action::StartInstance, action::PatchDrive, action::Pause,
+                 action::Resume, action::FlushMetrics, action::SendCtrlAltDel,
+                 action::PressPowerButton, action::Stop>;
+
+// What an action answers. Done: carried out, nothing to tell.
+struct Done {};
+struct InstanceInfo {
+    std::string id;
+    VmState state = VmState::NotStarted;
+};
+struct VersionInfo {};
+struct FullConfig {
+    VmConfig vm;
+    std::optional<LoggerConfig> logger;
+    std::optional<MetricsConfig> metrics;
+    std::optional<std::string> serial_out_path;
+};
+// All counters, as totals since the process started.
+struct MetricsReport {
+    std::uint64_t wall_time = 0;  // nanoseconds since 1970
+    std::vector<Metrics::Sample> samples;
+};
+// Nanoseconds since ProcessStart, by Milestone; absent ones are not reached yet.
+struct BootTimes {
+    std::array<std::optional<Nanoseconds>, milestone_count> since_start;
+};
+
+using VmmReply = std::variant<Done, InstanceInfo, VersionInfo, MachineConfig, FullConfig,
+                              MetricsReport, BootTimes>;
+
+}  // namespace masu
