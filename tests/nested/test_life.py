@@ -55,8 +55,10 @@ def stop_kills_a_guest_that_ignores_the_button(host):
     check("did not switch itself off" in stop.errors, f"masu stop: {stop.errors}")
     # Stopped because it was asked for: no error, but never shown as a power-off.
     check(vm.wait(30) == 0, vm.program.tail())
-    reason = masu(host, "ps", "-a").output
-    check("stopped" in reason and "powered off" not in reason, reason)
+    listed = masu(host, "ps", "-a").output.splitlines()
+    mine = [line for line in listed if line.split()[:1] == [vm.name]]
+    check(len(mine) == 1, "\n".join(listed))
+    check("stopped" in mine[0] and "powered off" not in mine[0], mine[0])
 
 
 @test(cost=20)

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <exception>
 
-#include "program.hpp"
+#include "tools/masu-vmm/program.hpp"
 #include "vmm/version.hpp"
 
 namespace {

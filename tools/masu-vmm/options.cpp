@@ -1,5 +1,5 @@
 // Reading the command line with getopt_long: it links statically and costs nothing at start.
-#include "options.hpp"
+#include "tools/masu-vmm/options.hpp"
 
 #include <getopt.h>
 

@@ -1,5 +1,5 @@
 // Set-up and take-down of the monitor's process.
-#include "program.hpp"
+#include "tools/masu-vmm/program.hpp"
 
 #include <sys/epoll.h>
 #include <sys/signalfd.h>

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/clock.hpp"
-#include "options.hpp"
+#include "tools/masu-vmm/options.hpp"
 #include "vmm/api/http_server.hpp"
 #include "vmm/monitor.hpp"
 
