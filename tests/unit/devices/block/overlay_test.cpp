@@ -202,6 +202,9 @@ TEST_CASE("failing host: errors are reported, and a failed write leaves the bloc
     const auto base = std::make_shared<test::HostFile>();
     base->content = test::pattern(64 * KiB, 1);
     const auto store = std::make_shared<test::HostFile>();
+    // Before the disk, whose last flush still asks for them.
+    bool fail_load = true;
+    Op failing = Op::Read;
     const BaseIdentity identity{64 * KiB, 0, 0};
     store->content.resize(OverlayLayout::of(64 * KiB).file_size);
     std::ranges::copy(as_bytes_of(make_overlay_header(64 * KiB, identity, "b")),
@@ -210,8 +213,6 @@ TEST_CASE("failing host: errors are reported, and a failed write leaves the bloc
                                     std::make_unique<test::MemoryDisk>(store, 2), "o");
     REQUIRE(opened);
     auto& disk = **opened;
-    bool fail_load = true;
-    Op failing = Op::Read;
     store->failure = [&](const Request& request) {
         return fail_load && request.op == failing ? ENOSPC : 0;
     };
