@@ -38,7 +38,8 @@ TESTS = []
 def test(cost=10, needs=()):
     """Registers a test: a function of a Host, which fails by raising. `cost` is about how many
     seconds it takes nested, to begin the long ones first; `needs` names places it reads besides
-    the Debian image (kernel-6.12-cloud, kernel-6.1-generic)."""
+    the Debian image: kernel-6.12-cloud, kernel-6.1-generic, debian-cloud, debian-xfs, loader-shim,
+    loader-systemd-boot, loader-uki, loader-efi-stub."""
 
     def register(function):
         TESTS.append(Test(function, cost, needs))
@@ -57,9 +58,17 @@ def progress(text):
 
 
 def make_image(*what):
-    """The directory of something guest/image/make builds."""
+    """The directory of something guest/image/make builds, in its words."""
     command = [ROOT / "guest/image/make", *what]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def make_place(name):
+    """The directory of a place that a test needs, and whether it is a kernel's."""
+    for kind in ("kernel", "loader"):
+        if name.startswith(f"{kind}-"):
+            return make_image(kind, name.removeprefix(f"{kind}-")), kind == "kernel"
+    return make_image(name), False
 
 
 # The ground
@@ -97,7 +106,9 @@ class Ground:
         (small / "initramfs").write_bytes(guests.small_initramfs(f"{debian}/modules", payloads))
         places = {"debian": debian, "small": small, **(extra_places or {})}
         for need in needs:
-            places[need] = make_image("kernel", need.removeprefix("kernel-"))
+            places[need], is_kernel = make_place(need)
+            if not is_kernel:
+                continue
             small_of = small / f"initramfs-{need}"
             small_of.write_bytes(guests.small_initramfs(f"{places[need]}/modules", payloads))
         agent = build / "tests/nested/nested-agent"
