@@ -64,7 +64,8 @@ struct FirewallCounters {
 
 struct RuleCount {
     std::string rule_id;
-    // Of the packets that this rule admitted: each of an untracked flow, the first of a tracked one.
+    // Of the packets that this rule admitted: each of an untracked flow, the first of a tracked
+    // one.
     std::uint64_t packets = 0;
     std::uint64_t bytes = 0;
 };

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <expected>
+#include <optional>
 #include <span>
 
 #include "devices/net/firewall/address.hpp"
@@ -94,12 +94,12 @@ struct Packet {
     MacAddress destination_mac{};
 
     // --- Ip ---
-    Tuple tuple;                   // ports are 0 of a later fragment
-    std::uint8_t hop_limit = 0;    // TTL
+    Tuple tuple;                 // ports are 0 of a later fragment
+    std::uint8_t hop_limit = 0;  // TTL
     std::uint8_t tcp_flags = 0;
-    bool is_fragment = false;      // `fragment` is set; offset 0 is the first
-    bool is_ndp = false;           // `ndp` is set
-    bool has_embedded = false;     // an ICMP error; `embedded` is the packet it is about
+    bool is_fragment = false;   // `fragment` is set; offset 0 is the first
+    bool is_ndp = false;        // `ndp` is set
+    bool has_embedded = false;  // an ICMP error; `embedded` is the packet it is about
     std::uint32_t tcp_sequence = 0;
     std::uint32_t tcp_acknowledgment = 0;  // valid with tcp_flag::ack
     Fragment fragment;
@@ -116,11 +116,12 @@ struct Packet {
     Arp arp;
 };
 
-// Reads the headers; every length is checked against both the bytes at hand and the frame's length.
-// Refused (the reason says why): frames cut short, 802.1Q and unknown EtherTypes, bad header
-// lengths, IPv4 source routes, IPv6 routing headers of type 0 and more than 8 extension headers,
-// jumbograms, non-final fragments that are no multiple of 8, first fragments without the whole
-// transport header. noexcept, allocates nothing.
-[[nodiscard]] std::expected<Packet, Reason> parse_packet(const Frame& frame) noexcept;
+// Reads the headers into `packet`; every length is checked against both the bytes at hand and the
+// frame's length. Nothing when all is well, else why the frame is refused: cut short, 802.1Q or an
+// unknown EtherType, contradictory lengths, an IPv4 source route, an IPv6 routing header with
+// segments left, more than 8 extension headers, a jumbogram, a non-final fragment that is no
+// multiple of 8, a first fragment without the whole transport header, impossible TCP flags.
+// Members whose flag is false are left as they were.
+[[nodiscard]] std::optional<Reason> parse_packet(const Frame& frame, Packet& packet) noexcept;
 
 }  // namespace masu::net

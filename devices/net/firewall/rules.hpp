@@ -61,13 +61,17 @@ struct FlowTimeouts {
 // interface's own switches.
 struct RuleSet {
     static constexpr std::size_t max_rules = 1000;
-    static constexpr std::size_t max_peers = 65536;  // addresses and prefixes over all references
+    static constexpr std::size_t max_peers =
+        262'144;  // addresses and prefixes, each reference spelt out
 
     std::vector<Rule> rules;
     std::map<std::string, std::vector<Prefix>> prefix_lists;
     FlowTimeouts timeouts;
     // Whether ICMP errors about a live flow pass without a rule.
     bool related_icmp_errors = true;
+    // Whether a DNS answer may admit private addresses (RFC 1918, RFC 6598, RFC 4193). Whoever owns
+    // an allowed name could otherwise point it at the host's own network.
+    bool private_name_answers = false;
 };
 
 // The addresses of each group's members at this moment.

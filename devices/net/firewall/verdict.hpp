@@ -32,29 +32,29 @@ enum class Action : std::uint8_t {
 // Each has a counter. The order is the saved and printed one; new ones go to the end.
 enum class Reason : std::uint8_t {
     // Passed
-    TrackedFlow,     // belongs to a flow that was admitted before
-    NewFlow,         // a rule admits it; a flow was created
-    UntrackedRule,   // a rule admits it; no flow is needed
-    RelatedError,    // an ICMP error about a live flow
-    LaterFragment,   // the first fragment was admitted
-    NeighborTraffic, // ARP, NDP, MLD
-    ExemptService,   // DHCP, the resolver, time: never filtered
-    LocalService,    // the monitor answers
+    TrackedFlow,      // belongs to a flow that was admitted before
+    NewFlow,          // a rule admits it; a flow was created
+    UntrackedRule,    // a rule admits it; no flow is needed
+    RelatedError,     // an ICMP error about a live flow
+    LaterFragment,    // the first fragment was admitted
+    NeighborTraffic,  // ARP, NDP, MLD
+    ExemptService,    // DHCP, the resolver, time: never filtered
+    LocalService,     // the monitor answers
     // Dropped
     NoRule,
-    NoRules,            // the interface has no readable rule set: nothing passes
-    TableFull,          // a new flow is needed, and the table is full
-    MalformedFrame,     // lengths or fields that contradict each other
-    UnsupportedFrame,   // VLAN tags, unknown EtherTypes, source routes, too many headers
-    SourceMac,          // the guest sent from a MAC that is not its own
-    DestinationMac,     // the frame is for another MAC
-    SourceCheck,        // the source address is not one it may have
-    DestinationCheck,   // the destination is not one of the guest's
-    NeighborSpoof,      // ARP or NDP about an address that is not the sender's
-    Multicast,          // multicast and broadcast are not carried
+    NoRules,           // the interface has no readable rule set: nothing passes
+    TableFull,         // a new flow is needed, and the table is full
+    MalformedFrame,    // lengths or fields that contradict each other
+    UnsupportedFrame,  // VLAN tags, unknown EtherTypes, source routes, too many headers
+    SourceMac,         // the guest sent from a MAC that is not its own
+    DestinationMac,    // the frame is for another MAC
+    SourceCheck,       // the source address is not one it may have
+    DestinationCheck,  // the destination is not one of the guest's
+    NeighborSpoof,     // ARP or NDP about an address that is not the sender's
+    Multicast,         // multicast and broadcast are not carried
     FragmentWithoutFirst,
-    FragmentOverlap,    // overlapping, beyond the end, or too scattered
-    NameRefused,        // a DNS query for a name no rule allows, or one that cannot be read
+    FragmentOverlap,  // overlapping, beyond the end, or too scattered
+    NameRefused,      // a DNS query for a name no rule allows, or one that cannot be read
     Count,
 };
 inline constexpr std::size_t reason_count = std::to_underlying(Reason::Count);
