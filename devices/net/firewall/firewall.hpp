@@ -23,7 +23,7 @@
 
 namespace masu::net {
 
-class FlowLog;
+class FlowLog;  // devices/net/flow_log.hpp
 
 struct InterfaceConfig {
     MacAddress mac{};
@@ -38,12 +38,17 @@ struct InterfaceConfig {
     // Addresses that the monitor answers itself, and the backend must never see or claim to be:
     // the metadata service, the gateway, a DNS forwarder. Egress to them is Action::Local.
     std::vector<Address> local;
+    // Link-local addresses that others on the link have, such as the gateway.
+    std::vector<Address> neighbors;
     // Never filtered, on the wire: DNS (port 53) and time (UDP 123) at these addresses.
     std::vector<Address> resolvers;
     std::vector<Address> time_servers;
     // Whether DHCP and DHCPv6 pass to and from the backend. With false, the guest's own requests
     // are Action::Local and nothing of the kind comes in.
     bool dhcp_on_wire = true;
+    // Who may be a DHCP server on the wire; empty: whoever has a private address (RFC 1918, 6598,
+    // 3927), so that no stranger gets past the rules by way of DHCP's ports.
+    std::vector<Address> dhcp_servers;
     // Likewise router advertisements and solicitations.
     bool router_discovery_on_wire = true;
 };
@@ -83,9 +88,9 @@ class Firewall {
     [[nodiscard]] Verdict judge(Direction direction, const Frame& frame, Nanoseconds now) noexcept;
 
     // The same for several frames in their order, with the misses of the flow table overlapped: for
-    // a queue's batch. `verdicts` has at least as many places as there are frames. A frame that
-    // gets NeedWholeFrame or Answer ends the burst: returns how many were judged, that one
-    // included.
+    // a queue's batch. `verdicts` has at least as many places as there are frames. Returns how many
+    // were judged: max_burst at most, and none after a frame that gets NeedWholeFrame or Answer.
+    static constexpr std::size_t max_burst = 16;
     std::size_t judge_burst(Direction direction, std::span<const Frame> frames,
                             std::span<Verdict> verdicts, Nanoseconds now) noexcept;
 
@@ -95,6 +100,8 @@ class Firewall {
     // What the last frame judged was parsed into; null when it was no proper packet. For checks of
     // the offload fields, see Packet::transport_offset.
     [[nodiscard]] const Packet* last_packet() const noexcept;
+    // The same for frame `index` of the last judge_burst().
+    [[nodiscard]] const Packet* burst_packet(std::size_t index) const noexcept;
 
     // Takes effect between two packets, whole. Tracked flows stay, untracked ones are judged by the
     // new rules from their next packet on. Counts of rules with the same id go on. The old set is
@@ -121,9 +128,8 @@ class Firewall {
     [[nodiscard]] Result<> load(std::span<const std::byte> state, Nanoseconds now);
 
   private:
-    explicit Firewall(InterfaceConfig config, const FirewallLimits& limits);
-    struct State;
-    std::unique_ptr<State> state_;
+    explicit Firewall(std::unique_ptr<class FirewallState> state);
+    std::unique_ptr<FirewallState> state_;
 };
 
 }  // namespace masu::net
