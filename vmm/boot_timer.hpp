@@ -16,10 +16,13 @@ enum class Milestone : std::uint8_t {
     KvmReady,          // VM, memory, vCPUs and devices are made
     KernelLoaded,      // kernel, initrd and tables are in guest memory
     FirstInstruction,  // the boot vCPU enters guest mode for the first time
-    KernelEntry,       // the guest's first access to a device of ours: the kernel runs
+    KernelEntry,       // the guest's first access to a device of ours: it runs
+    FirmwareEntry,     // of a firmware boot only: the firmware runs,
+    LoaderStarted,     // has started the first boot loader,
+    KernelHandover,    // and has left the machine to a kernel (ExitBootServices or a direct entry)
     Init,              // user space wrote the init milestone (port 0x50a, or MMIO as Firecracker's)
 };
-inline constexpr std::size_t milestone_count = 6;
+inline constexpr std::size_t milestone_count = 9;
 
 // mark() may be called from any thread; the first call for a milestone counts.
 class BootTimer {
@@ -57,7 +60,9 @@ class BootTimer {
 
 [[nodiscard]] constexpr std::string_view to_string(Milestone milestone) {
     constexpr std::array<std::string_view, milestone_count> names{
-        "process_start", "kvm_ready", "kernel_loaded", "first_instruction", "kernel_entry", "init"};
+        "process_start",  "kvm_ready",      "kernel_loaded",
+        "first_instruction", "kernel_entry", "firmware_entry",
+        "loader_started", "kernel_handover", "init"};
     return names[static_cast<std::size_t>(milestone)];
 }
 

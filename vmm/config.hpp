@@ -35,10 +35,16 @@ struct MachineConfig {
     HugePages huge_pages = HugePages::None;
 };
 
+// A kernel of the host's, or (ours, beyond the reference API) Masu's firmware, which boots what the
+// drives hold.
 struct BootSource {
-    std::string kernel_image_path;
+    std::string kernel_image_path;  // empty: with firmware only
     std::optional<std::string> initrd_path;
-    std::optional<std::string> boot_args;  // absent: default_boot_args
+    std::optional<std::string> boot_args;  // absent: default_boot_args; none with firmware, where
+                                           // they are the boot loader's command line
+    bool firmware = false;
+    bool boot_menu = false;    // the firmware waits a moment for a key
+    unsigned boot_device = 0;  // the only drive to boot from, counting from 1; 0: each in turn
 };
 
 inline constexpr const char* default_boot_args = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1";

@@ -31,6 +31,30 @@ Result<> check_path(std::string_view what, std::string_view path) {
     return {};
 }
 
+Result<> check_boot_args(const BootSource& source) {
+    if (!source.boot_args)
+        return {};
+    if (source.boot_args->size() > max_boot_args)
+        return fail(
+            "the kernel command line (boot_args) has {} bytes, but a kernel takes {} at most",
+            source.boot_args->size(), max_boot_args);
+    if (!std::ranges::all_of(*source.boot_args,
+                             [](char c) { return is_printable(c) || c == '\t'; }))
+        return fail("boot_args holds a character that is not printable ASCII");
+    return {};
+}
+
+Result<> check_firmware(const BootSource& source) {
+    if (!source.kernel_image_path.empty() || source.initrd_path)
+        return fail(
+            "the firmware boots what the drives hold: with firmware, leave out kernel_image_path "
+            "and initrd_path");
+    if (source.boot_device > max_drives)
+        return fail("boot_device is {}, but a VM has {} drives at most", source.boot_device,
+                    max_drives);
+    return check_boot_args(source);
+}
+
 }  // namespace
 
 Result<> check_drive_id(std::string_view id) {
@@ -56,19 +80,14 @@ Result<> check(const MachineConfig& machine) {
 }
 
 Result<> check(const BootSource& source) {
+    if (source.firmware)
+        return check_firmware(source);
+    if (source.boot_menu || source.boot_device != 0)
+        return fail("boot_menu and boot_device are the firmware's; say \"firmware\": true");
     TRY(check_path("kernel_image_path", source.kernel_image_path));
     if (source.initrd_path)
         TRY(check_path("initrd_path", *source.initrd_path));
-    if (!source.boot_args)
-        return {};
-    if (source.boot_args->size() > max_boot_args)
-        return fail(
-            "the kernel command line (boot_args) has {} bytes, but a kernel takes {} at most",
-            source.boot_args->size(), max_boot_args);
-    if (!std::ranges::all_of(*source.boot_args,
-                             [](char c) { return is_printable(c) || c == '\t'; }))
-        return fail("boot_args holds a character that is not printable ASCII");
-    return {};
+    return check_boot_args(source);
 }
 
 Result<> check(const DriveConfig& drive) {
@@ -102,8 +121,17 @@ Result<> check(const VmConfig& vm) {
     TRY(check_instance_id(vm.id));
     TRY(check(vm.machine));
     if (!vm.boot_source)
-        return fail("no kernel is set; give one through /boot-source");
+        return fail(
+            "nothing to boot is set; give a kernel through /boot-source, or {{\"firmware\": true}} to "
+            "boot what the drives hold");
     TRY(check(*vm.boot_source));
+    if (vm.boot_source->firmware && vm.transport != Transport::Pci)
+        return fail("the firmware finds disks on PCI only: leave out --transport mmio");
+    if (vm.boot_source->firmware && vm.drives.empty())
+        return fail("the firmware has nothing to boot from: give a drive");
+    if (vm.boot_source->boot_device > vm.drives.size())
+        return fail("boot_device is {}, but there are {} drives", vm.boot_source->boot_device,
+                    vm.drives.size());
     for (const auto& drive : vm.drives) {
         TRY(check(drive));
         const auto same_overlay = std::ranges::count_if(vm.drives, [&](const DriveConfig& other) {

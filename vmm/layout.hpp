@@ -13,6 +13,7 @@ inline constexpr std::uint64_t high_ram_start = 0x1'0000'0000;
 inline constexpr std::uint64_t boot_gdt = 0x500;
 inline constexpr std::uint64_t pvh_start_info = 0x6000;
 inline constexpr std::uint64_t zero_page = 0x7000;
+inline constexpr std::uint64_t firmware_info = 0x6000;  // of a firmware boot, in PVH's place
 inline constexpr std::uint64_t boot_stack = 0x8ff0;
 inline constexpr std::uint64_t boot_page_tables =
     0x9000;  // PML4, PDPT, 4 page directories: 6 pages

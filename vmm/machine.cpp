@@ -10,6 +10,8 @@
 #include "devices/virtio/rng.hpp"
 #include "vmm/acpi/smbios.hpp"
 #include "vmm/acpi/tables.hpp"
+#include "firmware/boot_info.hpp"
+#include "vmm/boot/firmware.hpp"
 #include "vmm/boot/loader.hpp"
 #include "vmm/boot/reset_vector.hpp"
 #include "vmm/kvm/guest_ram.hpp"
@@ -74,6 +76,7 @@ class KvmMachine final : public Machine {
     };
     [[nodiscard]] Result<Drive*> find_drive(const std::string& drive_id);
     [[nodiscard]] PlatformEvents platform_events();
+    void on_firmware_event(std::uint8_t value);  // vCPU threads
     [[nodiscard]] Result<> add_drive(const DriveConfig& drive, unsigned vcpu_count);
     [[nodiscard]] Result<std::unique_ptr<block::Disk>> open_disk(const DriveConfig& drive);
     // The guest or KVM ended the machine. Any thread; the first event counts.
@@ -136,7 +139,31 @@ PlatformEvents KvmMachine::platform_events() {
                     panicked_ = true;
             },
         .init_reached = [this] { context_.boot_timer.mark(Milestone::Init); },
+        .firmware_event = [this](std::uint8_t value) { on_firmware_event(value); },
     };
+}
+
+// A guest that is no firmware may write these as well: then it only ends itself.
+void KvmMachine::on_firmware_event(std::uint8_t value) {
+    switch (static_cast<firmware::FirmwareEvent>(value)) {
+        case firmware::FirmwareEvent::Entry:
+            context_.boot_timer.mark(Milestone::FirmwareEntry);
+            break;
+        case firmware::FirmwareEvent::LoaderStarted:
+            context_.boot_timer.mark(Milestone::LoaderStarted);
+            break;
+        case firmware::FirmwareEvent::KernelHandover:
+            context_.boot_timer.mark(Milestone::KernelHandover);
+            break;
+        case firmware::FirmwareEvent::NothingToBoot:
+            report_stop({StopKind::Error,
+                         "the firmware found nothing that boots; the console says what it tried"});
+            break;
+        case firmware::FirmwareEvent::Crash:
+            report_stop({StopKind::Error,
+                         "the boot loader crashed; the console's last lines say where"});
+            break;
+    }
 }
 
 Result<> KvmMachine::make_devices(const VmConfig& config) {
@@ -230,7 +257,7 @@ Result<> KvmMachine::update_drive_limits(const std::string& drive_id,
 
 Result<> KvmMachine::load_kernel(const VmConfig& config) {
     if (!config.boot_source)
-        return fail("no kernel is given; set kernel_image_path with PUT /boot-source (--kernel)");
+        return fail("nothing to boot is given; see PUT /boot-source");
     const auto& source = *config.boot_source;
     TRY(acpi::install_tables({.vcpus = config.machine.vcpu_count,
                               .pci = config.transport == Transport::Pci,
@@ -240,6 +267,14 @@ Result<> KvmMachine::load_kernel(const VmConfig& config) {
         {.identity = {}, .vcpus = config.machine.vcpu_count, .memory_bytes = memory_.total_bytes()},
         memory_));
     TRY(boot::install_reset_vector(memory_));
+    if (source.firmware) {
+        entry_ = TRY(boot::load_firmware({.load_options = source.boot_args.value_or(""),
+                                          .boot_menu = source.boot_menu,
+                                          .boot_device = source.boot_device},
+                                         memory_));
+        context_.boot_timer.mark(Milestone::KernelLoaded);
+        return {};
+    }
     entry_ = TRY(boot::load({.kernel_path = source.kernel_image_path,
                              .initrd_path = source.initrd_path,
                              .command_line = source.boot_args.value_or(default_boot_args),
@@ -261,6 +296,8 @@ Result<> KvmMachine::make_vcpus(const VmConfig& config) {
         TRY(vcpu.set_boot_defaults());
         if (index == 0)
             TRY(vcpu.set_entry(entry_));
+        if (index == 0 && config.boot_source->firmware)
+            TRY(boot::tell_tsc_frequency(vcpu.tsc_khz(), memory_));
         vcpus.push_back(std::move(vcpu));
     }
     handlers_ = std::make_unique<kvm::ExitHandlers>(kvm::ExitHandlers{

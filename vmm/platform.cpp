@@ -15,7 +15,7 @@ Platform::Platform(MsiBank& ioapic_pins, const Clock& clock, PlatformEvents even
       acpi_power_(layout::acpi_reset_value, std::move(events.power_off), events.reset),
       pvpanic_(std::move(events.panic)),
       ged_(ioapic_.line(layout::ged_gsi)),
-      milestone_(std::move(events.init_reached)) {}
+      milestone_(std::move(events.init_reached), std::move(events.firmware_event)) {}
 
 Result<std::unique_ptr<Platform>> Platform::create(Bus& ports, Bus& mmio, MsiBank& ioapic_pins,
                                                    EventLoop& loop, const Clock& clock,

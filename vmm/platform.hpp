@@ -27,6 +27,7 @@ struct PlatformEvents {
     std::function<void()> reset;
     std::function<void(legacy::Pvpanic::Event)> panic;
     std::function<void()> init_reached;
+    std::function<void(std::uint8_t)> firmware_event;  // firmware::FirmwareEvent, as written
 };
 
 // Owns the devices; buses, bank, loop, clock and metrics are borrowed and outlive it. The ranges

@@ -34,10 +34,13 @@ constexpr const char* footer =
     "running, Ctrl-A H shows the keys. The exit status is 0 when the guest switched itself off,\n"
     "and 1, with one line that says why, when it ended in any other way.\n"
     "\n"
-    "Masu never looks into a disk: root=/dev/vda is assumed; a root file system in a partition\n"
-    "needs --append root=/dev/vda1. A comma in a file name is written twice.\n"
+    "IMAGE is a whole disk, as for a real machine: Masu's firmware, in the guest, boots what it\n"
+    "finds on it. With --kernel Masu never looks into a disk: root=/dev/vda is assumed; a root file\n"
+    "system in a partition needs --append root=/dev/vda1. A comma in a file name is written twice.\n"
     "\n"
     "Examples:\n"
+    "  masu run debian.raw --memory 1G\n"
+    "  masu run debian.raw --boot-menu --disk data.raw\n"
     "  masu run --kernel vmlinuz --initrd initrd.img --append 'root=/dev/vda1 ro' --disk "
     "debian.raw\n"
     "  masu run --kernel vmlinux --type t3.micro --disk rootfs.ext4,overlay=web.overlay --name web "
@@ -46,6 +49,7 @@ constexpr const char* footer =
     "data.raw,iops=3000,bw=125M";
 
 struct RunOptions {
+    std::string image;
     std::string kernel;
     std::string initrd;
     std::string append;
@@ -61,7 +65,33 @@ struct RunOptions {
     bool remove = false;
     bool no_reboot = false;
     bool boot_timer = false;
+    bool boot_menu = false;
+    unsigned boot_device = 0;
 };
+
+// What is booted: a kernel of the host's, or the disks, by the firmware.
+Result<> set_boot(const RunOptions& options, VmRecord& record) {
+    if (options.kernel.empty()) {
+        if (record.disks.empty())
+            return fail("nothing to boot: give an IMAGE (a whole disk), or --kernel FILE");
+        if (!options.initrd.empty())
+            return fail("--initrd belongs to --kernel; an IMAGE brings its own");
+        if (options.boot_device > record.disks.size())
+            return fail("--boot-device {}: there are {} disks (IMAGE is 1)", options.boot_device,
+                        record.disks.size());
+        record.boot_args = options.append;
+        return {};
+    }
+    record.kernel = absolute_path(options.kernel);
+    TRY(check_host_file("kernel", record.kernel, FileKind::File));
+    if (!options.initrd.empty()) {
+        record.initrd = absolute_path(options.initrd);
+        TRY(check_host_file("initrd", *record.initrd, FileKind::File));
+    }
+    record.boot_args = make_boot_args(options.append, !record.disks.empty(),
+                                      !record.disks.empty() && record.disks.front().read_only);
+    return {};
+}
 
 Result<> set_size(const RunOptions& options, VmRecord& record) {
     if (!options.type.empty()) {
@@ -91,11 +121,10 @@ Result<VmRecord> make_record(const RunOptions& options) {
                       ? fmt::format("vm-{:x}-{:x}", std::time(nullptr) & 0xffffff, ::getpid())
                       : options.name;
     TRY(check_vm_name(record.name));
-    record.kernel = absolute_path(options.kernel);
-    TRY(check_host_file("kernel", record.kernel, FileKind::File));
-    if (!options.initrd.empty()) {
-        record.initrd = absolute_path(options.initrd);
-        TRY(check_host_file("initrd", *record.initrd, FileKind::File));
+    if (!options.image.empty()) {
+        DiskOption disk{.path = options.image};
+        TRY(resolve_disk(disk));
+        record.disks.push_back(std::move(disk));
     }
     for (const auto& text : options.disks) {
         auto disk = TRY(parse_disk_option(text));
@@ -103,8 +132,7 @@ Result<VmRecord> make_record(const RunOptions& options) {
         record.disks.push_back(std::move(disk));
     }
     TRY(set_size(options, record));
-    record.boot_args = make_boot_args(options.append, !record.disks.empty(),
-                                      !record.disks.empty() && record.disks.front().read_only);
+    TRY(set_boot(options, record));
     record.transport = options.transport;
     record.reboot = !options.no_reboot;
     record.remove = options.remove;
@@ -114,13 +142,27 @@ Result<VmRecord> make_record(const RunOptions& options) {
     return record;
 }
 
-Result<> configure(const MonitorClient& client, const VmRecord& record) {
-    TRY(client.put("/machine-config", boost::json::object{{"vcpu_count", record.cpus},
-                                                          {"mem_size_mib", record.memory_mib}}));
-    boost::json::object boot{{"kernel_image_path", record.kernel}, {"boot_args", record.boot_args}};
+boost::json::object boot_source(const VmRecord& record, const RunOptions& options) {
+    boost::json::object boot;
+    if (record.kernel.empty()) {
+        boot = {{"firmware", true}, {"boot_menu", options.boot_menu}};
+        if (options.boot_device != 0)
+            boot["boot_device"] = options.boot_device;
+        if (!record.boot_args.empty())
+            boot["boot_args"] = record.boot_args;
+        return boot;
+    }
+    boot = {{"kernel_image_path", record.kernel}, {"boot_args", record.boot_args}};
     if (record.initrd)
         boot["initrd_path"] = *record.initrd;
-    TRY(client.put("/boot-source", boot));
+    return boot;
+}
+
+Result<> configure(const MonitorClient& client, const VmRecord& record,
+                   const RunOptions& options) {
+    TRY(client.put("/machine-config", boost::json::object{{"vcpu_count", record.cpus},
+                                                          {"mem_size_mib", record.memory_mib}}));
+    TRY(client.put("/boot-source", boot_source(record, options)));
     for (std::size_t i = 0; i < record.disks.size(); ++i) {
         const auto id = fmt::format("disk{}", i);
         TRY(client.put("/drives/" + id, drive_request(record.disks[i], id), start_timeout_ms));
@@ -141,7 +183,7 @@ Result<Started> start(VmRecord& record, const VmFolder& folder, Fd& lock,
         record.pid = monitor.pid;
         TRY(folder.write(record));
         const MonitorClient client(record.api_socket(), record.name);
-        TRY(configure(client, record));
+        TRY(configure(client, record, options));
         Fd console;
         if (!options.detach)
             console = TRY(connect_unix(record.console_socket()));
@@ -264,14 +306,31 @@ void add_run_command(CLI::App& program, Invocation& invocation) {
     auto options = std::make_shared<RunOptions>();
     command->footer(footer);
     command
-        ->add_option("--kernel", options->kernel, "Linux kernel: bzImage, or ELF with a PVH note")
-        ->type_name(file_value)
-        ->required();
+        ->add_option("image", options->image,
+                     "A raw disk image or block device: the first disk, booted by the firmware "
+                     "unless there is a --kernel")
+        ->type_name("IMAGE");
+    auto* kernel =
+        command
+            ->add_option("--kernel", options->kernel,
+                         "Linux kernel to start directly: bzImage, or ELF with a PVH note")
+            ->type_name(file_value);
     command->add_option("--initrd", options->initrd, "Initial RAM disk")->type_name(file_value);
     command
         ->add_option("--append", options->append,
-                     "Words for the kernel command line; they come after Masu's own")
+                     "Words for the kernel command line; they come after Masu's own. Without "
+                     "--kernel: what the image's EFI boot loader gets as its command line")
         ->type_name("WORDS");
+    command
+        ->add_flag("--boot-menu", options->boot_menu,
+                   "The firmware waits 3 seconds for a key that opens its boot menu")
+        ->excludes(kernel);
+    command
+        ->add_option("--boot-device", options->boot_device,
+                     "The only disk the firmware boots from, by number: 1 is the first")
+        ->type_name("N")
+        ->check(CLI::Range(1U, 24U))
+        ->excludes(kernel);
     add_machine_options(*command, *options);
     add_life_options(*command, *options);
     command

@@ -76,7 +76,16 @@ void optional_field(JsonWriter& json, Word key, const std::optional<T>& value) {
 }
 
 void write(JsonWriter& json, const BootSource& source) {
-    json.begin_object().field("kernel_image_path", source.kernel_image_path);
+    json.begin_object();
+    if (source.firmware) {
+        json.field("firmware", true).field("boot_menu", source.boot_menu);
+        if (source.boot_device != 0)
+            json.field("boot_device", source.boot_device);
+        optional_field(json, "boot_args", source.boot_args);
+        json.end_object();
+        return;
+    }
+    json.field("kernel_image_path", source.kernel_image_path);
     optional_field(json, "initrd_path", source.initrd_path);
     optional_field(json, "boot_args", source.boot_args);
     json.end_object();
@@ -112,6 +121,7 @@ void write(JsonWriter& json, const MetricsConfig& metrics) {
     json.end_object();
 }
 
+constexpr std::uint64_t any_boot_device = 255;  // check() knows the limit
 constexpr std::uint64_t any_vcpu_count = 255;  // u8 on the wire; check() knows the limit
 
 }  // namespace
@@ -150,7 +160,14 @@ Result<action::PatchMachineConfig> read_machine_patch(JsonObject& body) {
 
 Result<BootSource> read_boot_source(JsonObject& body) {
     BootSource source;
-    source.kernel_image_path = body.required_string("kernel_image_path");
+    source.firmware = body.boolean("firmware").value_or(false);
+    source.boot_menu = body.boolean("boot_menu").value_or(false);
+    source.boot_device =
+        static_cast<unsigned>(body.integer("boot_device", any_boot_device).value_or(0));
+    if (source.firmware)
+        source.kernel_image_path = body.string("kernel_image_path").value_or("");
+    else
+        source.kernel_image_path = body.required_string("kernel_image_path");
     source.initrd_path = body.string("initrd_path");
     source.boot_args = body.string("boot_args", 64 * std::size_t{1024});
     TRY(body.finish());

@@ -84,6 +84,11 @@ Result<kvm_regs> Vcpu::registers() const {
     return regs;
 }
 
+std::uint64_t Vcpu::tsc_khz() const noexcept {
+    const int khz = ::ioctl(fd(), KVM_GET_TSC_KHZ, 0);
+    return khz > 0 ? static_cast<std::uint64_t>(khz) : 0;
+}
+
 int Vcpu::run() noexcept {
     return ::ioctl(fd(), KVM_RUN, 0) < 0 ? errno : 0;
 }

@@ -28,6 +28,8 @@ class Vcpu {
     // The boot processor's registers at the kernel's entry point.
     [[nodiscard]] Result<> set_entry(const boot::EntryState& entry);
     [[nodiscard]] Result<kvm_regs> registers() const;
+    // Of the guest's TSC; 0 where KVM cannot tell.
+    [[nodiscard]] std::uint64_t tsc_khz() const noexcept;
 
     // KVM_RUN: 0, or the errno. After 0, state() tells why the guest was left.
     [[nodiscard]] int run() noexcept;
