@@ -136,4 +136,8 @@ std::size_t Firewall::flow_count() const noexcept {
     return state_->flow_count();
 }
 
+std::size_t Firewall::flow_memory() const noexcept {
+    return state_->flows4.memory() + state_->flows6.memory();
+}
+
 }  // namespace masu::net

@@ -121,6 +121,7 @@ class Firewall {
     [[nodiscard]] FirewallCounters counters() const;
     [[nodiscard]] std::vector<RuleCount> rule_counts() const;
     [[nodiscard]] std::size_t flow_count() const noexcept;
+    [[nodiscard]] std::size_t flow_memory() const noexcept;  // bytes of the flow tables
 
     // Flows and admitted names with the time they have left. load() checks everything and adds the
     // flows to those there are; on an error nothing was added. The rules are not part of it.
