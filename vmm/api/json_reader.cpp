@@ -120,6 +120,49 @@ std::vector<JsonObject> JsonObject::objects(std::string_view key) {
     return result;
 }
 
+std::vector<std::string> JsonObject::strings(std::string_view key) {
+    std::vector<std::string> result;
+    const auto* value = find(key);
+    if (value == nullptr)
+        return result;
+    const auto* array = value->if_array();
+    if (array == nullptr) {
+        complain(key, "must be a list");
+        return result;
+    }
+    for (const auto& entry : *array) {
+        const auto* text = entry.if_string();
+        if (text == nullptr || text->size() > max_string || text->find('\0') != json::string::npos) {
+            complain(key, "must hold strings only");
+            return {};
+        }
+        result.emplace_back(text->data(), text->size());
+    }
+    return result;
+}
+
+std::vector<std::uint64_t> JsonObject::integers(std::string_view key, std::uint64_t limit) {
+    std::vector<std::uint64_t> result;
+    const auto* value = find(key);
+    if (value == nullptr)
+        return result;
+    const auto* array = value->if_array();
+    if (array == nullptr) {
+        complain(key, "must be a list");
+        return result;
+    }
+    for (const auto& entry : *array) {
+        json::error_code error;
+        const auto number = entry.to_number<std::uint64_t>(error);
+        if (error || number > limit) {
+            complain(key, fmt::format("must hold whole numbers from 0 to {} only", limit));
+            return {};
+        }
+        result.push_back(number);
+    }
+    return result;
+}
+
 std::map<std::string, std::string> JsonObject::string_map(std::string_view key) {
     std::map<std::string, std::string> result;
     const auto object = this->object(key);

@@ -43,6 +43,9 @@ class JsonObject {
         std::string_view key, std::uint64_t limit = std::numeric_limits<std::uint64_t>::max());
     [[nodiscard]] std::optional<JsonObject> object(std::string_view key);
     [[nodiscard]] std::vector<JsonObject> objects(std::string_view key);
+    // Lists; nothing when absent.
+    [[nodiscard]] std::vector<std::string> strings(std::string_view key);
+    [[nodiscard]] std::vector<std::uint64_t> integers(std::string_view key, std::uint64_t limit);
     [[nodiscard]] std::map<std::string, std::string> string_map(std::string_view key);
 
     // The same, but absence is a complaint too.
