@@ -62,9 +62,10 @@ struct DriveConfig {
     IoEngine io_engine = IoEngine::Async;
     RateLimiterConfig rate_limiter;
     // Ours, beyond the reference API:
-    std::optional<std::string> overlay_path;  // copy-on-write overlay; path_on_host is its base
-    std::optional<std::string> serial;        // VIRTIO_BLK_T_GET_ID, up to 20 bytes
-    bool direct = false;                      // O_DIRECT
+    std::optional<std::string> overlay_path;    // copy-on-write overlay; path_on_host is its base
+    std::optional<std::uint64_t> overlay_size;  // of the disk a new overlay makes, bytes
+    std::optional<std::string> serial;          // VIRTIO_BLK_T_GET_ID, up to 20 bytes
+    bool direct = false;                        // O_DIRECT
 };
 
 struct EntropyConfig {

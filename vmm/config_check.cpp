@@ -110,6 +110,9 @@ Result<> check(const DriveConfig& drive) {
             return fail("drive {}: a read-only drive needs no overlay; drop overlay_path",
                         drive.drive_id);
     }
+    if (drive.overlay_size && !drive.overlay_path)
+        return fail("drive {}: overlay_size is that of an overlay; give overlay_path too",
+                    drive.drive_id);
     if (drive.serial && (drive.serial->empty() || drive.serial->size() > max_drive_serial ||
                          !std::ranges::all_of(*drive.serial, is_printable)))
         return fail("drive {}: serial must be 1 to {} printable characters", drive.drive_id,

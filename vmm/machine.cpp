@@ -194,7 +194,8 @@ block::OpenOptions open_options(const DriveConfig& drive) {
             .read_only = drive.is_read_only,
             .direct = drive.direct,
             .force_sync = drive.io_engine == IoEngine::Sync,
-            .overlay = drive.overlay_path.value_or("")};
+            .overlay = drive.overlay_path.value_or(""),
+            .overlay_size = drive.overlay_size.value_or(0)};
 }
 
 Result<std::unique_ptr<block::Disk>> KvmMachine::open_disk(const DriveConfig& drive) {

@@ -65,6 +65,11 @@ Result<Opened> open_overlay(const OpenOptions& options) {
     auto store = TRY(start_engine(std::move(store_file), options.force_sync, opened));
     opened.disk =
         TRY(OverlayDisk::open(std::move(base), identity, std::move(store), options.overlay));
+    if (options.overlay_size != 0 && opened.disk->size() != options.overlay_size)
+        return fail(
+            "overlay {} exists and makes a disk of {} bytes, not of {}; leave the size out to use "
+            "it, or give another path to have a new one made",
+            options.overlay, opened.disk->size(), options.overlay_size);
     return opened;
 }
 

@@ -38,8 +38,12 @@ void add_output_option(CLI::App& command, OutputFormat& format) {
         });
 }
 
+Result<Places> find_own_places() {
+    return find_places(process_environment(), ::geteuid() == 0);
+}
+
 Result<Store> open_store() {
-    return Store(TRY(find_places(process_environment(), ::geteuid() == 0)));
+    return Store(TRY(find_own_places()));
 }
 
 void note(const std::string& message) {

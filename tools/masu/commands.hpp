@@ -25,6 +25,7 @@ void add_console_command(CLI::App& program, Invocation& invocation);
 void add_stop_command(CLI::App& program, Invocation& invocation);
 void add_kill_command(CLI::App& program, Invocation& invocation);
 void add_rm_command(CLI::App& program, Invocation& invocation);
+void add_image_command(CLI::App& program, Invocation& invocation);
 void add_doctor_command(CLI::App& program, Invocation& invocation);
 void add_version_command(CLI::App& program, Invocation& invocation);
 void add_completion_command(CLI::App& program, Invocation& invocation);
@@ -32,6 +33,7 @@ void add_completion_command(CLI::App& program, Invocation& invocation);
 // Names of option values, as help shows them. Completion goes by them.
 inline constexpr const char* file_value = "FILE";
 inline constexpr const char* vm_value = "VM";
+inline constexpr const char* image_value = "IMAGE";
 
 // --output text|json
 enum class OutputFormat { Text, Json };
@@ -41,7 +43,8 @@ void add_output_option(CLI::App& command, OutputFormat& format);
 CLI::Option* add_choice(CLI::App& command, const std::string& names, std::string& value,
                         const std::vector<std::string>& words, const std::string& description);
 
-// The store of this user; a short cut for commands.
+// Where this user's state lies, and the store in it; short cuts for commands.
+[[nodiscard]] Result<Places> find_own_places();
 [[nodiscard]] Result<Store> open_store();
 
 // "masu: MESSAGE" on stderr.

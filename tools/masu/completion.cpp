@@ -12,7 +12,7 @@ namespace masu::cli {
 namespace {
 
 // What comes after an option, or where a command's plain argument stands.
-enum class ValueKind { None, Anything, File, Vm, Words };
+enum class ValueKind { None, Anything, File, Vm, Image, Words };
 
 struct Value {
     ValueKind kind = ValueKind::None;
@@ -29,7 +29,8 @@ struct CommandFacts {
     std::string name;
     std::string description;
     std::vector<OptionFacts> options;
-    Value argument;
+    Value argument;                      // the first one, where there are several
+    std::vector<CommandFacts> commands;  // "image" has "import", "ls", ...
 };
 
 Value value_of(const CLI::Option& option) {
@@ -38,6 +39,8 @@ Value value_of(const CLI::Option& option) {
     const auto type = option.get_type_name();
     if (type == vm_value)
         return {ValueKind::Vm, {}};
+    if (type == image_value)
+        return {ValueKind::Image, {}};
     if (type.starts_with(file_value))
         return {ValueKind::File, {}};
     if (type.find('|') == std::string::npos)
@@ -57,11 +60,14 @@ std::string first_sentence(const std::string& text) {
     return first;
 }
 
+std::vector<CommandFacts> commands_of(const CLI::App& program);
+
 CommandFacts facts_of(const CLI::App& command) {
-    CommandFacts facts{command.get_name(), command.get_description(), {}, {}};
+    CommandFacts facts{command.get_name(), command.get_description(), {}, {}, commands_of(command)};
     for (const auto* option : command.get_options()) {
         if (option->get_positional()) {
-            facts.argument = value_of(*option);
+            if (facts.argument.kind == ValueKind::None)
+                facts.argument = value_of(*option);
             continue;
         }
         OptionFacts one{{}, first_sentence(option->get_description()), value_of(*option)};
@@ -95,7 +101,15 @@ std::string quoted(const std::string& text) {
     return safe + "'";
 }
 
-constexpr const char* names_command = "masu ps -a --names 2>/dev/null";
+constexpr const char* vms_command = "masu ps -a --names 2>/dev/null";
+constexpr const char* images_command = "masu image ls --names 2>/dev/null";
+
+std::string names_of(const std::vector<CommandFacts>& commands) {
+    std::vector<std::string> names;
+    for (const auto& command : commands)
+        names.push_back(command.name);
+    return join(names, " ");
+}
 
 // --- bash ---------------------------------------------------------------------------------------
 
@@ -104,8 +118,11 @@ std::string bash_reply(const Value& value) {
         case ValueKind::File:
             return "COMPREPLY=($(compgen -f -- \"$current\")); compopt -o filenames";
         case ValueKind::Vm:
-            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
-                               names_command);
+            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))", vms_command);
+        case ValueKind::Image:  // or a file, for `masu run`
+            return fmt::format(
+                "COMPREPLY=($(compgen -W \"$({})\" -- \"$current\") $(compgen -f -- \"$current\"))",
+                images_command);
         case ValueKind::Words:
             return fmt::format("COMPREPLY=($(compgen -W {} -- \"$current\"))",
                                quoted(join(value.words, " ")));
@@ -116,8 +133,13 @@ std::string bash_reply(const Value& value) {
     return "COMPREPLY=()";
 }
 
-std::string bash_command(const CommandFacts& command) {
-    std::string text = fmt::format("    {})\n      case $previous in\n", command.name);
+std::string bash_commands(const std::vector<CommandFacts>& commands, int depth);
+
+std::string bash_command(const CommandFacts& command, int depth) {
+    std::string text = fmt::format("    {})\n", command.name);
+    if (!command.commands.empty())
+        return text + bash_commands(command.commands, depth + 1) + "      ;;\n";
+    text += "      case $previous in\n";
     std::vector<std::string> spellings;
     for (const auto& option : command.options) {
         spellings.insert(spellings.end(), option.spellings.begin(), option.spellings.end());
@@ -137,23 +159,25 @@ std::string bash_command(const CommandFacts& command) {
     return text;
 }
 
-std::string bash_script(const std::vector<CommandFacts>& commands) {
-    std::vector<std::string> names;
-    for (const auto& command : commands)
-        names.push_back(command.name);
-    std::string text = fmt::format(
-        "# bash completion for masu\n"
-        "_masu() {{\n"
-        "  local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}}\n"
-        "  if ((COMP_CWORD == 1)); then\n"
+// The word at `depth` chooses among `commands`.
+std::string bash_commands(const std::vector<CommandFacts>& commands, int depth) {
+    auto text = fmt::format(
+        "  if ((COMP_CWORD == {})); then\n"
         "    COMPREPLY=($(compgen -W {} -- \"$current\"))\n"
         "    return\n"
         "  fi\n"
-        "  case ${{COMP_WORDS[1]}} in\n",
-        quoted(join(names, " ") + " --help --version"));
+        "  case ${{COMP_WORDS[{}]}} in\n",
+        depth, quoted(names_of(commands) + (depth == 1 ? " --help --version" : " --help")), depth);
     for (const auto& command : commands)
-        text += bash_command(command);
-    return text + "  esac\n}\ncomplete -F _masu masu\n";
+        text += bash_command(command, depth);
+    return text + "  esac\n";
+}
+
+std::string bash_script(const std::vector<CommandFacts>& commands) {
+    return "# bash completion for masu\n"
+           "_masu() {\n"
+           "  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n" +
+           bash_commands(commands, 1) + "}\ncomplete -F _masu masu\n";
 }
 
 // --- zsh ----------------------------------------------------------------------------------------
@@ -172,6 +196,8 @@ std::string zsh_value(const Value& value) {
             return ":file:_files";
         case ValueKind::Vm:
             return ":vm:_masu_vms";
+        case ValueKind::Image:
+            return ":image:_masu_images";
         case ValueKind::Words:
             return ":value:(" + join(value.words, " ") + ")";
         case ValueKind::Anything:
@@ -182,7 +208,11 @@ std::string zsh_value(const Value& value) {
     return "";
 }
 
+std::string zsh_commands(const std::vector<CommandFacts>& commands);
+
 std::string zsh_command(const CommandFacts& command) {
+    if (!command.commands.empty())
+        return fmt::format("    {})\n{}      ;;\n", command.name, zsh_commands(command.commands));
     std::string text = fmt::format("    {})\n      _arguments", command.name);
     for (const auto& option : command.options)
         for (const auto& spelling : option.spellings)
@@ -194,19 +224,11 @@ std::string zsh_command(const CommandFacts& command) {
     return text + "\n      ;;\n";
 }
 
-std::string zsh_script(const std::vector<CommandFacts>& commands) {
-    std::string text = fmt::format(
-        "#compdef masu\n"
-        "_masu_vms() {{\n"
-        "  local -a names\n"
-        "  names=(${{(f)\"$({})\"}})\n"
-        "  compadd -a names\n"
-        "}}\n"
-        "_masu() {{\n"
+// $words[2] chooses among `commands`.
+std::string zsh_commands(const std::vector<CommandFacts>& commands) {
+    std::string text =
         "  if ((CURRENT == 2)); then\n"
-        "    local -a commands\n"
-        "    commands=(\n",
-        names_command);
+        "    commands=(\n";
     for (const auto& command : commands)
         text += "      " + quoted(command.name + ":" + zsh_escaped(command.description)) + "\n";
     text +=
@@ -214,15 +236,36 @@ std::string zsh_script(const std::vector<CommandFacts>& commands) {
         "    _describe command commands\n"
         "    return\n"
         "  fi\n"
-        "  local chosen=$words[2]\n"
+        "  chosen=$words[2]\n"
         "  shift words\n"
         "  ((CURRENT--))\n"
         "  case $chosen in\n";
     for (const auto& command : commands)
         text += zsh_command(command);
+    return text + "  esac\n";
+}
+
+std::string zsh_script(const std::vector<CommandFacts>& commands) {
+    const auto names = fmt::format(
+        "#compdef masu\n"
+        "_masu_vms() {{\n"
+        "  local -a names\n"
+        "  names=(${{(f)\"$({})\"}})\n"
+        "  compadd -a names\n"
+        "}}\n"
+        "_masu_images() {{\n"
+        "  local -a names\n"
+        "  names=(${{(f)\"$({})\"}})\n"
+        "  compadd -a names\n"
+        "  _files\n"
+        "}}\n",
+        vms_command, images_command);
     // Autoloaded, the file is the function's body; sourced, it registers itself.
-    return text +
-           "  esac\n"
+    return names +
+           "_masu() {\n"
+           "  local chosen\n"
+           "  local -a commands\n" +
+           zsh_commands(commands) +
            "}\n"
            "if [[ $funcstack[1] == _masu ]]; then\n"
            "  _masu \"$@\"\n"
@@ -245,7 +288,9 @@ std::string fish_value(const Value& value) {
         case ValueKind::File:
             return " -r -F";
         case ValueKind::Vm:
-            return fmt::format(" -x -a '({})'", names_command);
+            return fmt::format(" -x -a '({})'", vms_command);
+        case ValueKind::Image:
+            return fmt::format(" -r -F -a '({})'", images_command);
         case ValueKind::Words:
             return " -x -a " + fish_quoted(join(value.words, " "));
         case ValueKind::Anything:
@@ -256,28 +301,42 @@ std::string fish_value(const Value& value) {
     return "";
 }
 
-std::string fish_command(const CommandFacts& command) {
-    const auto here =
-        fmt::format("complete -c masu -n '__fish_seen_subcommand_from {}'", command.name);
-    auto text = fmt::format("complete -c masu -n __fish_use_subcommand -a {} -d {}\n", command.name,
-                            fish_quoted(command.description));
-    for (const auto& option : command.options) {
-        text += here;
-        for (const auto& spelling : option.spellings)
-            text += spelling.starts_with("--") ? " -l " + spelling.substr(2)
-                                               : " -s " + spelling.substr(1);
-        text += " -d " + fish_quoted(option.description) + fish_value(option.value) + "\n";
+// `path`: the words before the command, "" or "image ".
+std::string fish_commands(const std::vector<CommandFacts>& commands, const std::string& path) {
+    std::string text;
+    for (const auto& command : commands) {
+        text += fmt::format("complete -c masu -n '__masu_next {}' -a {} -d {}\n", path,
+                            command.name, fish_quoted(command.description));
+        const auto words = path + command.name;
+        text += fish_commands(command.commands, words + " ");
+        const auto here = fmt::format("complete -c masu -n '__masu_in {}'", words);
+        for (const auto& option : command.options) {
+            text += here;
+            for (const auto& spelling : option.spellings)
+                text += spelling.starts_with("--") ? " -l " + spelling.substr(2)
+                                                   : " -s " + spelling.substr(1);
+            text += " -d " + fish_quoted(option.description) + fish_value(option.value) + "\n";
+        }
+        if (command.argument.kind != ValueKind::None)
+            text += here + fish_value(command.argument) + "\n";
     }
-    if (command.argument.kind != ValueKind::None)
-        text += here + fish_value(command.argument) + "\n";
     return text;
 }
 
 std::string fish_script(const std::vector<CommandFacts>& commands) {
-    std::string text = "# fish completion for masu\ncomplete -c masu -f\n";
-    for (const auto& command : commands)
-        text += fish_command(command);
-    return text;
+    // Whether the command line begins with these words, and whether they are all of it so far.
+    return "# fish completion for masu\n"
+           "function __masu_in\n"
+           "  set -l words (commandline -opc)\n"
+           "  test (count $words) -gt (count $argv)\n"
+           "  and test \"$words[2..(math (count $argv) + 1)]\" = \"$argv\"\n"
+           "end\n"
+           "function __masu_next\n"
+           "  set -l words (commandline -opc)\n"
+           "  test \"$words[2..-1]\" = \"$argv\"\n"
+           "end\n"
+           "complete -c masu -f\n" +
+           fish_commands(commands, "");
 }
 
 }  // namespace

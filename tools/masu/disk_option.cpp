@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/bytes.hpp"
+#include "devices/block/disk.hpp"
 #include "tools/masu/host_file.hpp"
 
 namespace masu::cli {
@@ -34,6 +35,15 @@ Result<std::uint64_t> parse_rate(std::string_view key, std::string_view text) {
     return *value;
 }
 
+Result<std::uint64_t> parse_overlay_size(std::string_view text) {
+    const auto value = parse_size(text);
+    if (!value || *value == 0 || *value % block::sector_size != 0)
+        return fail(
+            "--disk: size={} is not the size of a disk: write a multiple of 512, such as 20G",
+            text);
+    return *value;
+}
+
 Result<> check_serial(std::string_view serial) {
     bool good = !serial.empty() && serial.size() <= serial_max;
     for (const char c : serial)
@@ -51,15 +61,17 @@ Result<> apply(DiskOption& disk, std::string_view key, std::optional<std::string
         (key == "ro" ? disk.read_only : disk.direct) = true;
         return {};
     }
-    if (key != "overlay" && key != "serial" && key != "iops" && key != "bw")
+    if (key != "overlay" && key != "size" && key != "serial" && key != "iops" && key != "bw")
         return fail(
-            "--disk: unknown setting \"{}\"; known are ro, overlay=FILE, serial=S, iops=N, bw=N "
-            "and direct (write a comma in a file name twice)",
+            "--disk: unknown setting \"{}\"; known are ro, overlay=FILE, size=SIZE, serial=S, "
+            "iops=N, bw=N and direct (write a comma in a file name twice)",
             key);
     if (!value || value->empty())
         return fail("--disk: {} needs a value: {}=...", key, key);
     if (key == "overlay") {
         disk.overlay = std::move(value);
+    } else if (key == "size") {
+        disk.overlay_size = TRY(parse_overlay_size(*value));
     } else if (key == "serial") {
         TRY(check_serial(*value));
         disk.serial = std::move(value);
@@ -106,6 +118,9 @@ Result<DiskOption> parse_disk_option(std::string_view text) {
             "--disk {}: ro and overlay= exclude each other; an overlay exists to be "
             "written, and its base is never written anyway",
             disk.path);
+    if (disk.overlay_size && !disk.overlay)
+        return fail("--disk {}: size= is that of an overlay; give overlay= too, or resize the file",
+                    disk.path);
     return disk;
 }
 
@@ -128,6 +143,8 @@ boost::json::object drive_request(const DiskOption& disk, std::string_view id) {
                                 {"cache_type", "Writeback"}};
     if (disk.overlay)
         request["overlay_path"] = *disk.overlay;
+    if (disk.overlay_size)
+        request["overlay_size"] = *disk.overlay_size;
     if (disk.serial)
         request["serial"] = *disk.serial;
     if (disk.direct)
@@ -147,6 +164,8 @@ boost::json::object to_json(const DiskOption& disk) {
         {"path", disk.path}, {"read_only", disk.read_only}, {"direct", disk.direct}};
     if (disk.overlay)
         object["overlay"] = *disk.overlay;
+    if (disk.overlay_size)
+        object["overlay_size"] = *disk.overlay_size;
     if (disk.serial)
         object["serial"] = *disk.serial;
     if (disk.iops)
@@ -162,6 +181,7 @@ DiskOption disk_from_json(const boost::json::object& object) {
     disk.read_only = object.at("read_only").as_bool();
     disk.direct = object.at("direct").as_bool();
     disk.overlay = text_of(object, "overlay");
+    disk.overlay_size = number_of(object, "overlay_size");
     disk.serial = text_of(object, "serial");
     disk.iops = number_of(object, "iops");
     disk.bandwidth = number_of(object, "bandwidth");

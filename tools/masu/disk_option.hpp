@@ -12,15 +12,16 @@
 
 namespace masu::cli {
 
-// FILE[,ro][,overlay=FILE][,serial=S][,iops=N][,bw=N][,direct]
+// FILE[,ro][,overlay=FILE[,size=SIZE]][,serial=S][,iops=N][,bw=N][,direct]
 struct DiskOption {
     std::string path;  // absolute once resolve_paths() ran
     bool read_only = false;
     std::optional<std::string> overlay;
-    std::optional<std::string> serial;       // 1 to 20 printable ASCII characters
-    std::optional<std::uint64_t> iops;       // requests a second
-    std::optional<std::uint64_t> bandwidth;  // bytes a second
-    bool direct = false;                     // O_DIRECT on the host
+    std::optional<std::uint64_t> overlay_size;  // of the disk a new overlay makes, bytes
+    std::optional<std::string> serial;          // 1 to 20 printable ASCII characters
+    std::optional<std::uint64_t> iops;          // requests a second
+    std::optional<std::uint64_t> bandwidth;     // bytes a second
+    bool direct = false;                        // O_DIRECT on the host
     bool operator==(const DiskOption&) const = default;
 };
 

@@ -6,6 +6,7 @@
 
 #include "base/bytes.hpp"
 #include "tools/masu/commands.hpp"
+#include "tools/masu/json_output.hpp"
 #include "tools/masu/monitor_client.hpp"
 #include "tools/masu/vm_status.hpp"
 
@@ -20,37 +21,6 @@ struct PsOptions {
 
 void print(const std::string& text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
-}
-
-// JSON for programs and people alike: two spaces a level.
-void pretty(std::string& out, const boost::json::value& value, const std::string& indent) {
-    const auto deeper = indent + "  ";
-    if (value.is_object() && !value.get_object().empty()) {
-        out += "{\n";
-        for (const auto* separator = ""; const auto& member : value.get_object()) {
-            out += separator + deeper + boost::json::serialize(boost::json::string(member.key())) +
-                   ": ";
-            pretty(out, member.value(), deeper);
-            separator = ",\n";
-        }
-        out += "\n" + indent + "}";
-    } else if (value.is_array() && !value.get_array().empty()) {
-        out += "[\n";
-        for (const auto* separator = ""; const auto& element : value.get_array()) {
-            out += separator + deeper;
-            pretty(out, element, deeper);
-            separator = ",\n";
-        }
-        out += "\n" + indent + "]";
-    } else {
-        out += boost::json::serialize(value);
-    }
-}
-
-void print_json(const boost::json::value& value) {
-    std::string text;
-    pretty(text, value, "");
-    print(text + "\n");
 }
 
 std::string table_line(const VmStatus& status) {
@@ -117,10 +87,6 @@ boost::json::object describe(const VmStatus& status) {
     return object;
 }
 
-std::string plain(const boost::json::value& value) {
-    return value.is_string() ? std::string(value.get_string()) : boost::json::serialize(value);
-}
-
 Result<int> inspect(const std::string& name, OutputFormat format) {
     const auto store = TRY(open_store());
     const auto object = describe(look_at(TRY(store.find(name))));
@@ -130,12 +96,12 @@ Result<int> inspect(const std::string& name, OutputFormat format) {
     }
     for (const auto& member : object) {
         if (!member.value().is_array()) {
-            print(
-                fmt::format("{:<14} {}\n", std::string_view(member.key()), plain(member.value())));
+            print(fmt::format("{:<14} {}\n", std::string_view(member.key()),
+                              plain_text(member.value())));
             continue;
         }
         for (const auto& element : member.value().get_array())
-            print(fmt::format("{:<14} {}\n", std::string_view(member.key()), plain(element)));
+            print(fmt::format("{:<14} {}\n", std::string_view(member.key()), plain_text(element)));
     }
     return 0;
 }

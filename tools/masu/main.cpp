@@ -22,14 +22,17 @@ constexpr const char* footer =
     "\n"
     "`masu COMMAND --help` explains a command; masu(1) explains all of them.";
 
-const CLI::App* chosen_command(const CLI::App& program) {
-    const auto chosen = program.get_subcommands();
-    return chosen.empty() ? nullptr : chosen.front();
+// "masu image import"
+std::string chosen_command(const CLI::App& program) {
+    std::string name = "masu";
+    for (auto chosen = program.get_subcommands(); !chosen.empty();
+         chosen = chosen.front()->get_subcommands())
+        name += " " + chosen.front()->get_name();
+    return name;
 }
 
 int report_usage(const CLI::App& program, const CLI::ParseError& error) {
-    const auto* command = chosen_command(program);
-    const auto name = command == nullptr ? std::string("masu") : "masu " + command->get_name();
+    const auto name = chosen_command(program);
     std::fprintf(stderr, "%s: %s; see `%s --help`\n", name.c_str(), error.what(), name.c_str());
     return bad_usage;
 }
@@ -51,6 +54,7 @@ int run(int argc, char** argv) {
     masu::cli::add_stop_command(program, invocation);
     masu::cli::add_kill_command(program, invocation);
     masu::cli::add_rm_command(program, invocation);
+    masu::cli::add_image_command(program, invocation);
     masu::cli::add_doctor_command(program, invocation);
     masu::cli::add_version_command(program, invocation);
     masu::cli::add_completion_command(program, invocation);

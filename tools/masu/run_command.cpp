@@ -14,6 +14,7 @@
 #include "tools/masu/boot_line.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/host_file.hpp"
+#include "tools/masu/image_disk.hpp"
 #include "tools/masu/instance_types.hpp"
 #include "tools/masu/monitor_client.hpp"
 #include "tools/masu/monitor_process.hpp"
@@ -35,12 +36,14 @@ constexpr const char* footer =
     "and 1, with one line that says why, when it ended in any other way.\n"
     "\n"
     "IMAGE is a whole disk, as for a real machine: Masu's firmware, in the guest, boots what it\n"
-    "finds on it. With --kernel Masu never looks into a disk: root=/dev/vda is assumed; a root file\n"
-    "system in a partition needs --append root=/dev/vda1. A comma in a file name is written twice.\n"
+    "finds on it. With --kernel Masu never looks into a disk: root=/dev/vda is assumed; a root "
+    "file\n"
+    "system in a partition needs --append root=/dev/vda1. A comma in a file name is written "
+    "twice.\n"
     "\n"
     "Examples:\n"
-    "  masu run debian.raw --memory 1G\n"
-    "  masu run debian.raw --boot-menu --disk data.raw\n"
+    "  masu run debian --memory 1G --name web -d\n"
+    "  masu run ./debian.raw --disk-size 20G --disk data.raw --boot-menu --rm\n"
     "  masu run --kernel vmlinuz --initrd initrd.img --append 'root=/dev/vda1 ro' --disk "
     "debian.raw\n"
     "  masu run --kernel vmlinux --type t3.micro --disk rootfs.ext4,overlay=web.overlay --name web "
@@ -49,7 +52,8 @@ constexpr const char* footer =
     "data.raw,iops=3000,bw=125M";
 
 struct RunOptions {
-    std::string image;
+    std::string image;  // a name or a path; empty for none
+    std::string disk_size;
     std::string kernel;
     std::string initrd;
     std::string append;
@@ -115,17 +119,28 @@ Result<> set_size(const RunOptions& options, VmRecord& record) {
     return {};
 }
 
-Result<VmRecord> make_record(const RunOptions& options) {
+// The first disk, when the command line names an image. The descriptor keeps the image there until
+// the VM's record is written.
+Result<Fd> add_image(const RunOptions& options, const Places& places, VmRecord& record) {
+    std::optional<std::uint64_t> size;
+    if (!options.disk_size.empty())
+        size = TRY(parse_disk_size("--disk-size", options.disk_size));
+    const auto overlay = Store(places).folder_of(record.name) + "/disk.overlay";
+    auto chosen = TRY(choose_image(ImageStore(places), options.image, overlay, size));
+    record.image = std::move(chosen.image);
+    record.disks.push_back(std::move(chosen.disk));
+    return std::move(chosen.hold);
+}
+
+// `image_hold`: keep it until the record is written.
+Result<VmRecord> make_record(const RunOptions& options, const Places& places, Fd& image_hold) {
     VmRecord record;
     record.name = options.name.empty()
                       ? fmt::format("vm-{:x}-{:x}", std::time(nullptr) & 0xffffff, ::getpid())
                       : options.name;
     TRY(check_vm_name(record.name));
-    if (!options.image.empty()) {
-        DiskOption disk{.path = options.image};
-        TRY(resolve_disk(disk));
-        record.disks.push_back(std::move(disk));
-    }
+    if (!options.image.empty())
+        image_hold = TRY(add_image(options, places, record));
     for (const auto& text : options.disks) {
         auto disk = TRY(parse_disk_option(text));
         TRY(resolve_disk(disk));
@@ -158,8 +173,7 @@ boost::json::object boot_source(const VmRecord& record, const RunOptions& option
     return boot;
 }
 
-Result<> configure(const MonitorClient& client, const VmRecord& record,
-                   const RunOptions& options) {
+Result<> configure(const MonitorClient& client, const VmRecord& record, const RunOptions& options) {
     TRY(client.put("/machine-config", boost::json::object{{"vcpu_count", record.cpus},
                                                           {"mem_size_mib", record.memory_mib}}));
     TRY(client.put("/boot-source", boot_source(record, options)));
@@ -227,10 +241,13 @@ Result<int> finish_attached(Store& store, const VmFolder& folder, const VmRecord
 }
 
 Result<int> run(const RunOptions& options) {
-    auto record = TRY(make_record(options));
-    auto store = TRY(open_store());
+    const auto places = TRY(find_own_places());
+    Fd image_hold;
+    auto record = TRY(make_record(options, places, image_hold));
+    Store store(places);
     block_attach_signals();
     auto [folder, lock] = TRY(store.create(record));
+    image_hold.reset();
     const auto watched = options.detach ? Fd() : TRY(folder.watch());
     auto started = start(record, folder, lock, options);
     lock.reset();  // from here on only the monitor holds it
@@ -260,12 +277,17 @@ void add_machine_options(CLI::App& command, RunOptions& options) {
         .add_option("--memory", options.memory, "Memory, with suffix K, M, G or T (default 512M)")
         ->type_name("SIZE")
         ->excludes(type);
+    auto* image = command.get_option("image");
     command
-        .add_option(
-            "--disk", options.disks,
-            "A raw image or block device, and how to use it: ro, overlay=FILE (writes go "
-            "there; made when missing), serial=S, iops=N, bw=SIZE (bytes a second), direct. "
-            "Repeat for more disks")
+        .add_option("--disk-size", options.disk_size,
+                    "Size of the disk that this VM gets of IMAGE, at least the image's")
+        ->type_name("SIZE")
+        ->needs(image);
+    command
+        .add_option("--disk", options.disks,
+                    "A raw image or block device, and how to use it: ro, overlay=FILE (writes go "
+                    "there; made when missing; of size=SIZE), serial=S, iops=N, bw=SIZE (bytes a "
+                    "second), direct. Repeat for more disks")
         ->type_name("FILE[,SETTING]...")
         ->allow_extra_args(false)
         ->take_all();
@@ -306,10 +328,12 @@ void add_run_command(CLI::App& program, Invocation& invocation) {
     auto options = std::make_shared<RunOptions>();
     command->footer(footer);
     command
-        ->add_option("image", options->image,
-                     "A raw disk image or block device: the first disk, booted by the firmware "
-                     "unless there is a --kernel")
-        ->type_name("IMAGE");
+        ->add_option(
+            "image", options->image,
+            "What the first disk begins as: an image's name, or the path of a raw disk. It "
+            "is never changed; the VM's writes go to an overlay that is deleted with the "
+            "VM. The firmware boots it unless there is a --kernel")
+        ->type_name(image_value);
     auto* kernel =
         command
             ->add_option("--kernel", options->kernel,
@@ -338,8 +362,11 @@ void add_run_command(CLI::App& program, Invocation& invocation) {
             "--help-types", [] { throw CLI::CallForVersion(list_types(), 0); },
             "List the instance types --type knows")
         ->trigger_on_parse();
-    command->callback(
-        [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+    command->callback([options, &invocation] {
+        if (options->image.empty() && options->kernel.empty() && options->disks.empty())
+            throw CLI::RequiredError("IMAGE or --kernel");
+        invocation.run = [options] { return run(*options); };
+    });
 }
 
 }  // namespace masu::cli

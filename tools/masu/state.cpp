@@ -56,13 +56,6 @@ Result<Fd> open_lock(const std::string& path, int flags) {
     return fd;
 }
 
-Result<std::string> random_id() {
-    std::uint64_t value = 0;
-    if (::getrandom(&value, sizeof value, 0) != sizeof value)
-        return fail_errno(errno, "cannot get random bytes");
-    return fmt::format("{:016x}", value);
-}
-
 // Only what a monitor puts there, whatever vm.json says the folder is.
 void remove_socket_folder(const std::string& folder) {
     if (folder.empty())
@@ -73,6 +66,13 @@ void remove_socket_folder(const std::string& folder) {
 }
 
 }  // namespace
+
+Result<std::string> random_id() {
+    std::uint64_t value = 0;
+    if (::getrandom(&value, sizeof value, 0) != sizeof value)
+        return fail_errno(errno, "cannot get random bytes");
+    return fmt::format("{:016x}", value);
+}
 
 Environment process_environment() {
     return [](const char* name) -> std::optional<std::string> {

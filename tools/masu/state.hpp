@@ -34,6 +34,9 @@ using Environment = std::function<std::optional<std::string>(const char* name)>;
 // 1 to 63 letters, digits and '-', beginning with a letter or digit.
 [[nodiscard]] Result<> check_vm_name(std::string_view name);
 
+// 16 random hex digits.
+[[nodiscard]] Result<std::string> random_id();
+
 // One VM's folder. Cheap to copy; every question is answered from the disk.
 class VmFolder {
   public:
@@ -75,6 +78,8 @@ class Store {
     // vm.json. Refused when a VM of that name exists, alive or not.
     [[nodiscard]] Result<Created> create(VmRecord& record);
 
+    // Where the folder of a VM of that name is, or would be.
+    [[nodiscard]] std::string folder_of(const std::string& name) const;
     [[nodiscard]] Result<VmFolder> find(const std::string& name) const;
     [[nodiscard]] Result<std::vector<VmFolder>> all() const;  // by name
 
@@ -83,7 +88,6 @@ class Store {
     [[nodiscard]] Result<> remove(const std::string& name, const std::string& id = {});
 
   private:
-    [[nodiscard]] std::string folder_of(const std::string& name) const;
     [[nodiscard]] Result<Fd> take_store_lock() const;
     [[nodiscard]] Result<std::string> make_socket_folder(const std::string& id) const;
     [[nodiscard]] Result<> publish(const std::string& temporary, const std::string& name) const;

@@ -141,7 +141,8 @@ void add_rm_command(CLI::App& program, Invocation& invocation) {
     auto force = std::make_shared<bool>(false);
     command->add_flag("-f,--force", *force, "Kill those that run");
     command->footer(
-        "Deletes logs and settings, never a disk or an overlay.\n"
+        "Deletes logs, settings and what the VM wrote to the disk that `masu run IMAGE` gave it;\n"
+        "never an image, nor a disk or an overlay that --disk named.\n"
         "\n"
         "Examples:\n"
         "  masu rm web\n"

@@ -33,6 +33,7 @@ VmRecord record_from(const boost::json::object& object) {
     if (const auto* initrd = object.if_contains("initrd"))
         record.initrd = std::string(initrd->as_string());
     record.boot_args = text_at(object, "boot_args");
+    record.image = scalar_at(object, "image");
     for (const auto& disk : object.at("disks").as_array())
         record.disks.push_back(disk_from_json(disk.as_object()));
     record.transport = text_at(object, "transport");
@@ -68,6 +69,8 @@ boost::json::object to_json(const VmRecord& record) {
                                {"stop_timeout", record.stop_timeout}};
     if (record.initrd)
         object["initrd"] = *record.initrd;
+    if (!record.image.empty())
+        object["image"] = record.image;
     return object;
 }
 

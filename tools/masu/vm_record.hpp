@@ -26,6 +26,7 @@ struct VmRecord {
     std::string kernel;
     std::optional<std::string> initrd;
     std::string boot_args;
+    std::string image;  // the imported image under the first disk's overlay, or empty
     std::vector<DiskOption> disks;
     std::string transport = "pci";
     bool reboot = true;   // a guest's reboot starts it again

@@ -101,6 +101,7 @@ void write(JsonWriter& json, const DriveConfig& drive) {
         .field("io_engine", word_for(engine_words, drive.io_engine));
     optional_field(json, "partuuid", drive.partuuid);
     optional_field(json, "overlay_path", drive.overlay_path);
+    optional_field(json, "overlay_size", drive.overlay_size);
     optional_field(json, "serial", drive.serial);
     if (drive.direct)
         json.field("direct", true);
@@ -188,6 +189,7 @@ Result<DriveConfig> read_drive(JsonObject& body) {
     drive.io_engine = choice<IoEngine>(body, "io_engine", engine_words).value_or(IoEngine::Async);
     drive.rate_limiter = TRY(read_limiter(body)).value_or(RateLimiterConfig());
     drive.overlay_path = body.string("overlay_path");
+    drive.overlay_size = body.integer("overlay_size");
     drive.serial = body.string("serial");
     drive.direct = body.boolean("direct").value_or(false);
     body.expect_nothing("socket", "is not supported");

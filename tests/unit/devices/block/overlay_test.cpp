@@ -167,6 +167,19 @@ TEST_CASE("sizes an overlay cannot have") {
     CHECK(::access(files.overlay.c_str(), F_OK) != 0);
 }
 
+TEST_CASE("an overlay that exists keeps its size, and says so when asked for another") {
+    const Files files;
+    auto options = files.options();
+    options.overlay_size = MiB;
+    CHECK(open_disk(options)->disk->size() == MiB);
+    CHECK(open_disk(options)->disk->size() == MiB);
+    CHECK(files.open()->size() == MiB);
+    options.overlay_size = 2 * MiB;
+    const auto refused = open_disk(options);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().message.find("makes a disk of 1048576 bytes") != std::string::npos);
+}
+
 TEST_CASE("a disk of many bitmap pages keeps few of them in memory, and loses nothing") {
     for (const bool force_sync : {false, true}) {
         const Files files;

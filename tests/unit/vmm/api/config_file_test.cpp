@@ -89,6 +89,7 @@ TEST_CASE("what GET /vm/config writes is a config file") {
          .path_on_host = "/a",
          .rate_limiter = {.bandwidth = TokenBucketConfig{1, 2, 3}, .ops = std::nullopt},
          .overlay_path = "/o",
+         .overlay_size = 4096,
          .serial = "S",
          .direct = true});
     config.vm.entropy = EntropyConfig{};
@@ -103,6 +104,7 @@ TEST_CASE("what GET /vm/config writes is a config file") {
     const auto& drive = std::get<action::SetDrive>((*actions)[4]).drive;
     CHECK(drive.rate_limiter == config.vm.drives[0].rate_limiter);
     CHECK(drive.overlay_path == "/o");
+    CHECK(drive.overlay_size == 4096);
     CHECK(drive.direct);
     CHECK(std::get<action::SetBootSource>((*actions)[3]).source.boot_args == "a \"b\"");
 }
@@ -136,6 +138,9 @@ TEST_CASE("configurations are checked in one place") {
     drive = good;
     drive.partuuid = "1";
     CHECK_FALSE(check(drive).has_value());  // not the root device
+    drive = good;
+    drive.overlay_size = 4096;
+    CHECK_FALSE(check(drive).has_value());  // of no overlay
     drive = good;
     drive.serial = std::string(21, 's');
     CHECK_FALSE(check(drive).has_value());

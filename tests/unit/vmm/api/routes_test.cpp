@@ -69,7 +69,8 @@ TEST_CASE("a full drive is read to the last field") {
     const auto result = route({"PUT", "http://localhost/drives/root_1/", R"({
         "drive_id": "root_1", "path_on_host": "/base", "is_root_device": true,
         "partuuid": "0eaa91a0-01", "is_read_only": false, "cache_type": "Unsafe",
-        "io_engine": "Sync", "overlay_path": "/over", "serial": "S1", "direct": true,
+        "io_engine": "Sync", "overlay_path": "/over", "overlay_size": 1048576,
+        "serial": "S1", "direct": true,
         "rate_limiter": {"bandwidth": {"size": 10, "refill_time": 20, "one_time_burst": 30,
                                        "a field of tomorrow": 1},
                          "ops": {"size": 1, "refill_time": 2}}})"});
@@ -82,6 +83,7 @@ TEST_CASE("a full drive is read to the last field") {
     CHECK(drive.cache_type == CacheType::Unsafe);
     CHECK(drive.io_engine == IoEngine::Sync);
     CHECK(*drive.overlay_path == "/over");
+    CHECK(*drive.overlay_size == 1048576);
     CHECK(*drive.serial == "S1");
     CHECK(drive.direct);
     CHECK(drive.rate_limiter.bandwidth == TokenBucketConfig{10, 20, 30});

@@ -1,0 +1,32 @@
+// Another program as a child: its output read while it runs, ended when we are.
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.hpp"
+#include "tools/masu/progress.hpp"
+
+namespace masu::cli {
+
+struct ChildProgram {
+    std::vector<std::string> arguments;  // the first is the program, looked for on PATH
+    std::string package;                 // which Debian package has it, for the error
+    std::vector<std::pair<std::string, std::string>> environment;  // added to ours
+    bool own_mounts = false;  // a mount namespace, so that what it mounts goes when it does
+    // What it writes, as it comes.
+    std::function<void(std::string_view)> output;
+    std::function<void(std::string_view)> errors;
+};
+
+// Runs it to its end in a process group of its own, with nothing on standard input; the exit
+// status, 128 + n when signal n ended it. On an interruption the whole group is ended, and waited
+// for.
+[[nodiscard]] Result<int> run_child(const ChildProgram& program,
+                                    const Interruptions& interruptions);
+
+}  // namespace masu::cli
