@@ -76,8 +76,6 @@ struct RunOptions {
 // What is booted: a kernel of the host's, or the disks, by the firmware.
 Result<> set_boot(const RunOptions& options, VmRecord& record) {
     if (options.kernel.empty()) {
-        if (record.disks.empty())
-            return fail("nothing to boot: give an IMAGE (a whole disk), or --kernel FILE");
         if (!options.initrd.empty())
             return fail("--initrd belongs to --kernel; an IMAGE brings its own");
         if (options.boot_device > record.disks.size())

@@ -99,3 +99,15 @@ TEST_CASE("milestone: the first 123 counts, from either bus") {
     CHECK(reached == 1);
     CHECK(in(milestone, 0) == 0xff);
 }
+
+TEST_CASE("milestone: the firmware's events count once each") {
+    unsigned reached = 0;
+    std::vector<std::uint8_t> events;
+    MilestoneDevice milestone([&] { ++reached; },
+                              [&](std::uint8_t event) { events.push_back(event); });
+    for (const std::uint8_t value : {0xf0, 0xef, 0xf1, 0xf0, 0xff, 0xff, 123})
+        out(milestone, 0, value);
+    out(milestone, 1, 0xf2);
+    CHECK(events == std::vector<std::uint8_t>{0xf0, 0xf1, 0xff});
+    CHECK(reached == 1);
+}

@@ -74,6 +74,10 @@ class CliTest(unittest.TestCase):
             if stream:
                 stream.close()
 
+    def run_image(self, name, image, *options):
+        result = self.masu("run", image, "--name", name, "-d", *options)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
     def run_detached(self, name, *lines, options=()):
         result = self.masu("run", "--kernel", self.kernel(*lines), "--name", name, "-d", *options)
         self.assertEqual((result.returncode, result.stderr), (0, b""))
@@ -154,6 +158,20 @@ class RunTest(CliTest):
         self.assertEqual(drives[1]["overlay_path"], self.folder + "/o")
         self.assertTrue(config["boot-source"]["boot_args"].endswith(" root=/dev/vda ro quiet"))
 
+    def test_an_image_is_booted_by_the_firmware(self):
+        self.run_image("a", self.disk("a"), "--boot-device", "2", "--disk", self.disk("b"),
+                       "--append", "quiet")
+        config = json.loads(self.masu("inspect", "a", "--output", "json").stdout)["config"]
+        self.assertEqual([d["path_on_host"] for d in config["drives"]],
+                         [self.folder + "/a", self.folder + "/b"])
+        self.assertEqual(config["boot-source"], {"firmware": True, "boot_menu": False,
+                                                 "boot_device": 2, "boot_args": "quiet"})
+        for wrong, what in ((("--boot-device", "3"), "there are 1 disks"),
+                            (("--initrd", self.kernel()), "--initrd belongs to --kernel")):
+            result = self.masu("run", self.disk("a"), *wrong)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(what, result.stderr.decode())
+
     def test_instance_types(self):
         self.run_detached("a", "echo", options=("--type", "t3.micro"))
         vm = self.vm("a")
@@ -199,7 +217,8 @@ class RunTest(CliTest):
             self.assertEqual(self.leftovers(), [])
 
     def test_bad_usage_is_status_2(self):
-        for arguments in ((), ("run",), ("run", "--kernel"), ("nonsense",), ("run", "--bogus"),
+        for arguments in ((), ("run",), ("run", "--kernel"),
+                          ("run", "x", "--kernel", "y", "--boot-menu"), ("nonsense",), ("run", "--bogus"),
                           ("run", "--kernel", "x", "--cpus", "33"),
                           ("run", "--kernel", "x", "--cpus", "0"),
                           ("run", "--kernel", "x", "--transport", "isa"), ("stop",), ("inspect",),

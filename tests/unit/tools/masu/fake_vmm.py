@@ -154,7 +154,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         monitor = self.monitor
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/boot-source":
-            monitor.load(body["kernel_image_path"])
+            if "kernel_image_path" in body:
+                monitor.load(body["kernel_image_path"])
         for _, path, text in monitor.setting("refuse"):
             if path == self.path or path == body.get("action_type"):
                 self.reply(400, {"fault_message": text})

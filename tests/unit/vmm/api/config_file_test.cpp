@@ -109,6 +109,52 @@ TEST_CASE("what GET /vm/config writes is a config file") {
     CHECK(std::get<action::SetBootSource>((*actions)[3]).source.boot_args == "a \"b\"");
 }
 
+TEST_CASE("a boot by the firmware is written and read back") {
+    FullConfig config;
+    BootSource source;
+    source.firmware = true;
+    source.boot_menu = true;
+    source.boot_device = 2;
+    source.boot_args = "quiet";
+    config.vm.boot_source = source;
+    JsonWriter json;
+    write(json, config);
+    const auto actions = parse_config(json.text(), "round trip");
+    REQUIRE_MESSAGE(actions.has_value(), json.text());
+    for (const auto& action : *actions) {
+        const auto* set = std::get_if<action::SetBootSource>(&action);
+        if (set == nullptr)
+            continue;
+        CHECK(set->source.firmware);
+        CHECK(set->source.boot_menu);
+        CHECK(set->source.boot_device == 2);
+        CHECK(set->source.boot_args == "quiet");
+        CHECK(check(set->source));
+    }
+}
+
+TEST_CASE("a boot by the firmware has no kernel, and a kernel no firmware's settings") {
+    BootSource source;
+    source.firmware = true;
+    CHECK(check(source));
+    source.kernel_image_path = "/k";
+    CHECK_FALSE(check(source));
+    source = BootSource{"/k", std::nullopt, std::nullopt};
+    source.boot_menu = true;
+    CHECK_FALSE(check(source));
+    VmConfig vm;
+    vm.boot_source.emplace();
+    vm.boot_source->firmware = true;
+    CHECK_FALSE(check(vm));  // no drive
+    vm.drives.push_back({.drive_id = "a", .path_on_host = "/a"});
+    CHECK(check(vm));
+    vm.boot_source->boot_device = 2;
+    CHECK_FALSE(check(vm));
+    vm.boot_source->boot_device = 1;
+    vm.transport = Transport::Mmio;
+    CHECK_FALSE(check(vm));
+}
+
 TEST_CASE("configurations are checked in one place") {
     CHECK(check(MachineConfig{}).has_value());
     CHECK_FALSE(check(MachineConfig{.vcpu_count = 0}).has_value());

@@ -1,0 +1,61 @@
+"""Masu's firmware starts the boot loaders that Debian ships, from disks nobody has touched, and a real
+Debian comes up to its login prompt."""
+
+import re
+
+from guests import Vm
+from suite import check, test
+
+
+def boot(host, loader, *arguments, memory="768M"):
+    """Starts a loader's disk; Debian's root file system is on a second one, changed in an overlay."""
+    number = host.next_number()
+    return Vm(
+        host,
+        host.path(f"loader-{loader}/disk.raw"),
+        "--disk", f"{host.path('debian/debian.raw')},overlay={host.scratch}/root-{number}.overlay",
+        "--memory", memory, "--boot-timer", *arguments,
+        name=f"{loader}-{number}",
+    )  # fmt: skip
+
+
+def check_efi(vm, command_line=""):
+    vm.log_in()
+    efi = vm.command("dmesg | grep 'efi: EFI'")
+    check("by Masu" in efi, f"the kernel was not started through UEFI: {efi}")
+    check(command_line in vm.command("cat /proc/cmdline"), f"no {command_line} on the command line")
+    # The runtime services, called by the kernel through its own mapping.
+    vm.command("mount -t efivarfs efivarfs /sys/firmware/efi/efivars 2>/dev/null || true")
+    variables = vm.command("ls /sys/firmware/efi/efivars")
+    check("SecureBoot-8be4df61" in variables, f"no EFI variables: {variables}")
+    vm.type("poweroff\n")
+    status = vm.wait(120)
+    check(status == 0, f"status {status} from a power-off:\n{vm.program.tail()}")
+    for milestone in ("firmware_entry", "loader_started", "kernel_handover"):
+        check(re.search(rf"{milestone} +[\d.]+ ms", vm.output), f"{milestone} was not reached")
+
+
+@test(cost=60, needs=("loader-systemd-boot",))
+def systemd_boot_starts_a_boot_loader_specification_entry(host):
+    vm = boot(host, "systemd-boot")
+    check_efi(vm, "root=LABEL=masu-root")
+
+
+@test(cost=60, needs=("loader-uki",))
+def a_unified_kernel_image_boots(host):
+    check_efi(boot(host, "uki"), "root=LABEL=masu-root")
+
+
+@test(cost=60, needs=("loader-efi-stub",))
+def a_kernels_own_stub_boots_with_the_command_line_it_is_given(host):
+    append = "initrd=\\initrd.img root=LABEL=masu-root rw console=ttyS0 quiet masu.stub"
+    check_efi(boot(host, "efi-stub", "--append", append), "masu.stub")
+
+
+@test(cost=70, needs=("loader-shim",))
+def grub_behind_shim_is_driven_by_its_menu(host):
+    vm = boot(host, "shim")
+    vm.expect("Debian GNU/Linux, marked", 120)
+    vm.type("\x1b[B")
+    vm.type("\r")
+    check_efi(vm, "masu.marked")
