@@ -102,7 +102,7 @@ Result<Node> FileSystem::open_no_follow(std::string_view path) noexcept {
 
 Result<FileSystem*> mount(BlockReader& reader, Arena& arena) noexcept {
     // FAT last: its superblock has the least to know it by.
-    for (auto* const one : {mount_fat}) {
+    for (auto* const one : {mount_ext4, mount_xfs, mount_fat}) {
         auto mounted = one(reader, arena);
         if (mounted || mounted.error().code != ErrorCode::NotFound)
             return mounted;

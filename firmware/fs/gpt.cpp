@@ -96,29 +96,22 @@ Partition parse_entry(std::span<const std::byte> entry, std::uint32_t number, co
 // Calls `visit(entry, number)` for each entry in use; checks the array's checksum at the end.
 template <class Visit>
 Result<> walk_entries(BlockReader& disk, const Header& header, Visit visit) {
-    Block block{};
-    const std::uint32_t block_size = disk.block_size();
-    const auto bytes = std::span(block).first(block_size);
-    const std::uint32_t step = std::max(block_size, header.entry_size);
+    Block chunk{};  // a whole number of blocks and of entries
+    const std::uint64_t block_size = disk.block_size();
     const std::uint64_t total = std::uint64_t{header.entry_count} * header.entry_size;
     std::uint32_t crc = 0;
     std::uint32_t number = 1;
-    std::array<std::byte, 128> entry{};
-    for (std::uint64_t at = 0; at < total; at += step) {
-        for (std::uint64_t within = 0; within < step; within += block_size) {
-            TRY(disk.read(header.entries_lba + (at + within) / block_size, bytes));
-            const auto part = bytes.first(std::min<std::uint64_t>(block_size, total - at - within));
-            crc = crc32(part, crc);
-            // Only an entry's first 128 bytes are defined.
-            for (std::size_t start = 0; start < part.size(); start += header.entry_size) {
-                if (within != 0)
-                    break;
-                std::copy_n(part.begin() + static_cast<std::ptrdiff_t>(start), entry.size(),
-                            entry.begin());
-                if (load_guid(entry, 0) != Guid{})
-                    visit(std::span<const std::byte>(entry), number);
-                ++number;
-            }
+    for (std::uint64_t at = 0; at < total; at += chunk.size()) {
+        const std::uint64_t size = std::min<std::uint64_t>(chunk.size(), total - at);
+        const std::uint64_t blocks = (size + block_size - 1) / block_size;
+        TRY(disk.read(header.entries_lba + at / block_size,
+                      std::span(chunk).first(blocks * block_size)));
+        const auto entries = std::span<const std::byte>(chunk).first(size);
+        crc = crc32(entries, crc);
+        for (std::size_t start = 0; start < size; start += header.entry_size, ++number) {
+            const auto entry = slice(entries, start, header.entry_size);
+            if (load_guid(entry, 0) != Guid{})
+                visit(entry, number);
         }
     }
     if (crc != header.entries_crc)

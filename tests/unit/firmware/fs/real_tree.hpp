@@ -34,12 +34,12 @@ void run(const std::string& command);
 [[nodiscard]] bool try_run(const std::string& command);
 
 struct TreeShape {
-    int files = 500;            // spread over nested folders
-    int huge_directory = 2000;  // empty-ish files in one folder
+    int files = 150;            // spread over nested folders
+    int huge_directory = 600;  // empty-ish files in one folder
     int deep = 40;              // folders within each other
     bool links = true;
     bool sparse = true;
-    std::uint64_t large_file = 3 << 20;
+    std::uint64_t large_file = 1 << 20;
 };
 
 // Makes a tree of files, with contents that depend on their names.
