@@ -1,5 +1,6 @@
 #include "firmware/boot/manager.hpp"
 
+#include "firmware/boot/linux_disks.hpp"
 #include "firmware/platform/clock.hpp"
 #include "firmware/platform/cpu.hpp"
 #include "firmware/platform/say.hpp"
@@ -152,7 +153,7 @@ std::optional<efi::InputKey> wait_for_key(std::uint64_t time) noexcept {
     return std::nullopt;
 }
 
-// The option that was chosen; the first when nobody presses a key.
+// The option that was chosen, options.count for Linux; the first when nobody presses a key.
 std::size_t menu(const Options& options) noexcept {
     say("press any key for the boot menu");
     if (!wait_for_key(menu_wait))
@@ -163,6 +164,7 @@ std::size_t menu(const Options& options) noexcept {
         put(std::string_view("  "));
         say_option(options.list[i]);
     }
+    put(std::string_view("  l  Linux as the disks' own GRUB, BLS or extlinux configuration says\r\n"));
     put(std::string_view("  r  reset\r\n  o  power off\r\n"));
     say("choose one");
     for (;;) {
@@ -171,6 +173,8 @@ std::size_t menu(const Options& options) noexcept {
             reset(efi::ResetType::Cold);
         if (key->unicode == u'o')
             reset(efi::ResetType::Shutdown);
+        if (key->unicode == u'l')
+            return options.count;
         if (key->unicode == u'\r')
             return 0;
         if (key->unicode >= u'1' && key->unicode < u'1' + options.count)
@@ -196,15 +200,16 @@ void boot(std::span<Disk* const> disks, const BootInfo& info) noexcept {
     for (std::size_t i = 0; i < disks.size(); ++i)
         if (device == 0 || device == i + 1)
             add_loaders(*disks[i], i + 1, options);
-    if (options.count == 0) {
-        say("no disk has \\EFI\\BOOT\\BOOTX64.EFI on a FAT file system");
-        return;
+    // The last choice is Linux on the disks themselves; from the one chosen on, each is tried.
+    const std::size_t choices = options.count + 1;
+    const std::size_t first = (info.flags & flag_boot_menu) != 0 ? menu(options) : 0;
+    for (std::size_t i = 0; i < choices; ++i) {
+        const std::size_t choice = (first + i) % choices;
+        if (choice < options.count)
+            run(options.list[choice], info);
+        else
+            boot_linux(disks, info);
     }
-    std::size_t first = 0;
-    if ((info.flags & flag_boot_menu) != 0)
-        first = menu(options);
-    for (std::size_t i = 0; i < options.count; ++i)
-        run(options.list[(first + i) % options.count], info);
 }
 
 }  // namespace masu::firmware

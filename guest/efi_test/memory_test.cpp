@@ -16,6 +16,18 @@ const efi::MemoryDescriptor* find(std::uint64_t address, std::uint64_t size, std
     return nullptr;
 }
 
+// What the firmware itself holds before a kernel runs.
+std::uint64_t firmware_pages(std::uint64_t size, std::uint64_t stride) {
+    std::uint64_t pages = 0;
+    for (std::uint64_t at = 0; at + stride <= size; at += stride) {
+        const auto* d = reinterpret_cast<const efi::MemoryDescriptor*>(map_buffer + at);
+        if (d->type >= static_cast<std::uint32_t>(efi::MemoryType::BootServicesCode) &&
+            d->type <= static_cast<std::uint32_t>(efi::MemoryType::RuntimeServicesData))
+            pages += d->page_count;
+    }
+    return pages;
+}
+
 void test_map() {
     std::uint64_t size = 0;
     std::uint64_t key = 0;
@@ -36,6 +48,7 @@ void test_map() {
         end = d->physical_start + d->page_count * page;
     }
     CHECK(ascending);
+    CHECK(firmware_pages(size, stride) * page <= 16 << 20);
     const auto own = reinterpret_cast<std::uint64_t>(&test_map);
     const auto* code = find(own, size, stride);
     CHECK(code != nullptr && code->type == static_cast<std::uint32_t>(efi::MemoryType::LoaderCode));

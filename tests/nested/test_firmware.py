@@ -12,7 +12,7 @@ def boot(host, loader, *arguments, memory="768M"):
     number = host.next_number()
     return Vm(
         host,
-        host.path(f"loader-{loader}/disk.raw"),
+        "--disk", f"{host.path(f'loader-{loader}/disk.raw')},ro",
         "--disk", f"{host.path('debian/debian.raw')},overlay={host.scratch}/root-{number}.overlay",
         "--memory", memory, "--boot-timer", *arguments,
         name=f"{loader}-{number}",
@@ -59,3 +59,26 @@ def grub_behind_shim_is_driven_by_its_menu(host):
     vm.type("\x1b[B")
     vm.type("\r")
     check_efi(vm, "masu.marked")
+
+
+@test(cost=60)
+def an_image_without_an_efi_partition_boots_what_its_grub_cfg_says(host):
+    overlay = f"overlay={host.scratch}/legacy-{host.next_number()}.overlay"
+    vm = Vm(host, "--disk", f"{host.path('debian/debian.raw')},{overlay}", "--memory", "768M",
+            "--boot-timer")  # fmt: skip
+    vm.log_in()
+    check("masu: booting 'Debian GNU/Linux" in vm.output, vm.program.tail())
+    check("root=UUID=" in vm.command("cat /proc/cmdline"), "not the command line of grub.cfg")
+    vm.type("poweroff\n")
+    check(vm.wait(120) == 0, vm.program.tail())
+    check(re.search(r"kernel_handover +[\d.]+ ms", vm.output), "kernel_handover was not reached")
+
+
+@test(cost=90, needs=("debian-cloud",))
+def the_cloud_image_boots_by_its_own_grub(host):
+    overlay = f"overlay={host.scratch}/cloud-{host.next_number()}.overlay"
+    vm = Vm(host, "--disk", f"{host.path('debian-cloud/disk.raw')},{overlay}", "--memory", "1G",
+            name=f"cloud-{host.next_number()}")  # fmt: skip
+    vm.expect(r"login: ", 300)
+    host.run(host.path("bin/masu"), "stop", vm.name, timeout=120)
+    vm.wait(120)
