@@ -74,9 +74,8 @@ Result<Extent> XfsFileSystem::map_records(const Inode& inode, std::uint64_t reco
     const std::uint64_t skipped = wanted - record.file_block;
     const std::uint64_t start = TRY(block_offset(record.start));
     // An extent stays within its allocation group.
-    TRY(block_offset(record.start + record.count - 1));
-    if ((record.start + record.count - 1) >> geometry_.group_log !=
-        record.start >> geometry_.group_log)
+    const std::uint64_t last = record.start + record.count - 1;
+    if (last >> geometry_.group_log != record.start >> geometry_.group_log || !block_offset(last))
         return fail(ErrorCode::Corrupt, "an xfs extent lies outside its group", inode.number);
     return Extent{.disk_offset = start + skipped * block_size + within,
                   .length = (record.count - skipped) * block_size - within,
