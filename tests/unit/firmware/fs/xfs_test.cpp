@@ -146,4 +146,122 @@ TEST_CASE("xfs of version 4") {
     check_image("", "-m crc=0,uuid=5c8d2e2f-6f0c-4f7e-9d2a-0123456789ab", {});
 }
 
+TEST_CASE("xfs: damage of any kind is an error") {
+    if (!have_tools({"mkfs.xfs"}))
+        return;
+    TemporaryFolder folder;
+    std::filesystem::create_directories(folder / "tree/many");
+    run("cd " + (folder / "tree") +
+        " && for i in $(seq 100 160); do echo $i > many/file-number-$i; done; head -c 9000 "
+        "/dev/urandom > data");
+    {
+        std::ofstream prototype(folder / "prototype");
+        prototype << "nothing\n0 0\nd--755 0 0\n";
+        write_prototype(prototype, folder / "tree");
+    }
+    make_image(folder / "image", "-p " + (folder / "prototype"));
+    FileReader disk(folder / "image");
+    const auto read_file = [&](const char* path) -> Result<std::size_t> {
+        TestArena arena;
+        const auto fs = TRY(mount_xfs(disk, arena));
+        const Node node = TRY(fs->open(path));
+        std::vector<std::byte> to(16384);
+        return fs->read(node, 0, to);
+    };
+    // Blocks are numbered by group and block in it, with a power of two of numbers for each group.
+    const auto superblock = disk.load(0, 256);
+    const auto place = [&](std::uint64_t number) {
+        const auto bits = load_le<std::uint8_t>(superblock, 124);
+        const std::uint64_t group = number >> bits;
+        return (group * load_be<std::uint32_t>(superblock, 84) +
+                (number & ((std::uint64_t{1} << bits) - 1))) *
+               4096;
+    };
+    // An inode's number is its block's and three bits more.
+    const auto inode = [&](const char* path) {
+        TestArena arena;
+        const auto fs = mount_xfs(disk, arena);
+        REQUIRE(fs.has_value());
+        const auto node = (*fs)->open(path);
+        REQUIRE(node.has_value());
+        return place(node->id >> 3) + (node->id & 7) * 512;
+    };
+    const auto store = [&]<class T>(std::uint64_t at, T value) {
+        value = load_be<T>(std::as_bytes(std::span(&value, 1)), 0);
+        disk.store(at, std::as_bytes(std::span(&value, 1)));
+    };
+    REQUIRE(read_file("/data") == 9000U);
+    REQUIRE(read_file("/many/file-number-123") == 4U);
+    const auto data = inode("/data");
+    const auto many = inode("/many");
+    REQUIRE(load_be<std::uint16_t>(disk.load(data, 2), 0) == 0x494e);
+    // The directory's block: its extent's start, in the inode.
+    const auto record = disk.load(many + 176, 16);
+    const std::uint64_t block = place(load_be<std::uint64_t>(record, 8) >> 21);
+    REQUIRE(load_be<std::uint32_t>(disk.load(block, 4), 0) == 0x58444233);  // XDB3
+    const char* path = "/data";
+    auto expected = ErrorCode::Corrupt;
+    SUBCASE("an inode without its magic") {
+        store(data, std::uint16_t{0});
+    }
+    SUBCASE("an extent outside the file system") {
+        store(data + 176 + 8, ~std::uint64_t{0});
+    }
+    SUBCASE("more extents than fit") {
+        store(data + 76, std::uint32_t{0x7fffffff});
+    }
+    SUBCASE("a tree whose root is its own child") {
+        store(data + 5, std::uint8_t{3});
+        store(data + 176, std::uint16_t{1});
+        store(data + 178, std::uint16_t{1});
+        store(data + 180, std::uint64_t{0});
+        store(data + 180 + (336 - 4) / 16 * 8, data / 4096);
+    }
+    SUBCASE("a tree of absurd depth") {
+        store(data + 5, std::uint8_t{3});
+        store(data + 176, std::uint16_t{0xffff});
+    }
+    SUBCASE("an absurd size") {
+        store(data + 56, ~std::uint64_t{0});
+    }
+    SUBCASE("the realtime device") {
+        store(data + 90, std::uint16_t{1});
+        expected = ErrorCode::Unsupported;
+    }
+    SUBCASE("a directory block of another kind") {
+        store(block, std::uint32_t{0});
+        path = "/many/file-number-123";
+    }
+    SUBCASE("unused space of no length") {
+        store(block + 64, std::uint32_t{0xffff0000});
+        path = "/many/file-number-123";
+    }
+    SUBCASE("an index larger than the block") {
+        store(block + 4096 - 8, std::uint32_t{0xffffffff});
+        path = "/many/file-number-123";
+    }
+    SUBCASE("an absurd directory size") {
+        store(many + 56, ~std::uint64_t{0});
+        path = "/many/missing";
+        expected = ErrorCode::TooLarge;
+    }
+    SUBCASE("a file system that needs repair") {
+        store(216, std::uint32_t{0x11});
+        expected = ErrorCode::Unsupported;
+    }
+    SUBCASE("an unknown feature") {
+        store(216, std::uint32_t{0x80000001});
+        expected = ErrorCode::Unsupported;
+    }
+    SUBCASE("an absurd block size") {
+        store(4, std::uint32_t{0x80000000});
+    }
+    SUBCASE("no allocation groups") {
+        store(88, std::uint32_t{0});
+    }
+    const auto got = read_file(path);
+    REQUIRE(!got.has_value());
+    CHECK_MESSAGE(got.error().code == expected, got.error().reason);
+}
+
 }  // namespace masu::firmware::test
