@@ -105,8 +105,8 @@ TEST_CASE("milestone: the firmware's events count once each") {
     std::vector<std::uint8_t> events;
     MilestoneDevice milestone([&] { ++reached; },
                               [&](std::uint8_t event) { events.push_back(event); });
-    for (const std::uint8_t value : {0xf0, 0xef, 0xf1, 0xf0, 0xff, 0xff, 123})
-        out(milestone, 0, value);
+    for (const int value : {0xf0, 0xef, 0xf1, 0xf0, 0xff, 0xff, 123})
+        out(milestone, 0, static_cast<std::uint8_t>(value));
     out(milestone, 1, 0xf2);
     CHECK(events == std::vector<std::uint8_t>{0xf0, 0xf1, 0xff});
     CHECK(reached == 1);
