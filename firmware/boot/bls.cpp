@@ -305,7 +305,11 @@ BootResult read_bls_entries(std::span<const BootDevice> devices, const BootFile&
     if (listed->empty())
         return trouble("there is no entry in it");
     const auto environment = load_environment(fs, arena);
-    const auto find = [&](std::string_view name) { return environment.find(name); };
+    const auto find = [&](std::string_view name) {
+        const auto value = environment.find(name);
+        // $tuned_params and $tuned_initrd stand in entries also where tuned never set them.
+        return !value && name.starts_with("tuned_") ? std::optional(std::string_view{}) : value;
+    };
     BootMenu menu{.kind = ConfigKind::Bls, .config = config};
     menu.entries = arena.make_array<BootEntry>(listed->size());
     if (menu.entries.empty())

@@ -164,7 +164,8 @@ void GrubConfig::resolve(const GrubItem& item, BootEntry& entry) noexcept {
     note_detail_ = {};
     target_ = &entry;
     if (item.bls != nullptr) {
-        const auto find = [&](std::string_view name) { return script_.find(name); };
+        // In GRUB a variable that was never set is empty.
+        const auto find = [&](std::string_view name) { return std::optional(script_.value(name)); };
         if (!make_bls_entry(*item.bls, item.bls_device, find, *arena_, entry))
             note("no memory left", {});
         TextBuilder line(*arena_);

@@ -24,7 +24,7 @@ constexpr std::size_t max_load_options = 4096;
 
 // One thing that can be tried.
 struct Option {
-    std::uint64_t disk = 0;  // from 1
+    std::uint64_t disk = 0;         // from 1
     BlockDevice* device = nullptr;  // with the file system that holds the loader
     std::uint64_t partition = 0;    // 0: the whole disk
 };

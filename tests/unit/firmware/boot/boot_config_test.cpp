@@ -75,10 +75,11 @@ TEST_CASE("BLS: entries are sorted, and the first that works is chosen") {
 }
 
 TEST_CASE("BLS: the default of loader.conf is a pattern; Fedora's saved entry comes before it") {
-    Files files{{"linux", "k"},
-                {"loader/loader.conf", "timeout 3\ndefault deb*-[0-5].1\n"},
-                {"loader/entries/debian-6.1.conf", "linux /linux\noptions $kernelopts a\n"},
-                {"loader/entries/debian-5.1.conf", "linux /linux\noptions ${kernelopts}b\n"}};
+    Files files{
+        {"linux", "k"},
+        {"loader/loader.conf", "timeout 3\ndefault deb*-[0-5].1\n"},
+        {"loader/entries/debian-6.1.conf", "linux /linux\noptions $kernelopts a $tuned_params\n"},
+        {"loader/entries/debian-5.1.conf", "linux /linux\noptions ${kernelopts}b\n"}};
     const auto chosen = [&] {
         FakeFileSystem fs(files);
         const BootDevice device{.fs = &fs};
@@ -94,7 +95,7 @@ TEST_CASE("BLS: the default of loader.conf is a pattern; Fedora's saved entry co
     CHECK(chosen() == "debian-5.1: root=/dev/x b");
     files["grub2/grubenv"] =
         "# GRUB Environment Block\nkernelopts=root=/dev/x \nsaved_entry=debian-6.1\n###";
-    CHECK(chosen() == "debian-6.1: root=/dev/x  a");
+    CHECK(chosen() == "debian-6.1: root=/dev/x  a ");
 }
 
 TEST_CASE("extlinux.conf: labels, paths, append lines and the default") {

@@ -300,6 +300,8 @@ fi
     REQUIRE(disk.menu.has_value());
     REQUIRE(disk.menu->entries.size() == 2);
     CHECK(disk.menu->entries[0].title == "Linux (5.14.0-362)");
+    CHECK(disk.menu->entries[0].problem == nullptr);
+    CHECK(disk.menu->entries[0].initrd_count == 1);
     CHECK(disk.chosen().id == id + "-5.14.0-300.el9.x86_64");
     CHECK(disk.line() == "BOOT_IMAGE=/vmlinuz-5.14.0-300 root=UUID=2222 ro crashkernel=auto quiet");
     CHECK(disk.chosen().initrds[0].path == "/initramfs-5.14.0-300.img");
