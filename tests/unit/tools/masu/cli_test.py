@@ -503,6 +503,13 @@ class CompletionTest(CliTest):
         self.assertEqual(self.complete("masu", "rm", "w"), ["web"])
         self.assertEqual(self.complete("masu", "inspect", "-"), ["-h", "--help", "--output"])
 
+    def test_bash_completes_commands_of_commands_and_images(self):
+        self.assertEqual(self.complete("masu", "image", "im"), ["import"])
+        self.assertIn("--size", self.complete("masu", "image", "build", "--s"))
+        self.assertEqual(self.masu("image", "import", self.disk(), "debian").returncode, 0)
+        self.assertEqual(self.complete("masu", "image", "rm", "deb"), ["debian"])
+        self.assertEqual(self.complete("masu", "run", "deb"), ["debian"])
+
 
 class TerminalTest(CliTest):
     def open_terminal(self, *arguments):
