@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "devices/net/metadata/instance.hpp"
+
 namespace masu {
 
 inline constexpr unsigned max_vcpus = 32;
@@ -72,14 +74,59 @@ struct EntropyConfig {
     RateLimiterConfig rate_limiter;
 };
 
+// What the monitor tells the guest about its network (DHCP, router advertisements), and answers
+// for.
+struct GuestNetworkConfig {
+    std::string address;                  // "172.31.0.10/20"
+    std::optional<std::string> gateway;   // in the same subnet
+    bool local_gateway = false;           // the monitor answers ARP and ping for the gateway
+    std::vector<std::string> dns;         // up to 3 addresses
+    std::optional<std::string> address6;  // "fd00:6d61:7375::10/64"
+    std::optional<std::string> gateway6;  // link-local, as routers are
+    bool local_gateway6 = false;
+    std::optional<std::string> hostname;
+};
+
+struct NetworkInterfaceConfig {
+    std::string iface_id;
+    std::string host_dev_name;             // a TAP; empty where a descriptor is given
+    std::optional<std::string> guest_mac;  // absent: one is made up
+    std::optional<std::uint16_t> mtu;
+    RateLimiterConfig rx_rate_limiter;
+    RateLimiterConfig tx_rate_limiter;
+    // Ours, beyond the reference API. Descriptors are inherited by the monitor's process.
+    std::vector<int> tap_fds;     // one per queue
+    std::optional<int> passt_fd;  // a connected stream socket that speaks passt's framing
+    std::optional<GuestNetworkConfig> guest_network;
+};
+
+// The reference API's metadata service: a JSON document, served as it is.
+struct MmdsConfig {
+    std::vector<std::string> network_interfaces;
+    bool version2 = false;
+    std::string ipv4_address = "169.254.169.254";
+    bool imds_compat = false;
+};
+
+// Our own metadata service, which looks like EC2's.
+struct InstanceMetadataConfig {
+    std::vector<std::string> network_interfaces;
+    bool tokens_required = true;
+    unsigned hop_limit = 2;       // 1 to 64
+    net::InstanceMetadata instance;  // its interfaces are filled in by the monitor
+};
+
 enum class Transport { Pci, Mmio };
 
-// One VM. Drives in attach order (root device first).
+// One VM. Drives and interfaces in attach order (root device first).
 struct VmConfig {
     std::string id = "anonymous-instance";
     MachineConfig machine;
     std::optional<BootSource> boot_source;
     std::vector<DriveConfig> drives;
+    std::vector<NetworkInterfaceConfig> network_interfaces;
+    std::optional<MmdsConfig> mmds;
+    std::optional<InstanceMetadataConfig> metadata;
     std::optional<EntropyConfig> entropy;
     Transport transport = Transport::Pci;
 };

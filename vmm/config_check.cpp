@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "devices/net/firewall/address.hpp"
+
 namespace masu {
 namespace {
 
@@ -55,10 +57,62 @@ Result<> check_firmware(const BootSource& source) {
     return check_boot_args(source);
 }
 
+Result<> check_served(const VmConfig& vm, std::string_view where,
+                      const std::vector<std::string>& ids) {
+    if (ids.empty())
+        return fail("{}: network_interfaces is empty; name the interfaces that serve it", where);
+    for (const auto& id : ids)
+        if (std::ranges::find(vm.network_interfaces, id, &NetworkInterfaceConfig::iface_id) ==
+            vm.network_interfaces.end())
+            return fail("{}: there is no network interface '{}'; PUT it first", where, id);
+    return {};
+}
+
+Result<> check(const GuestNetworkConfig& network, const std::string& id) {
+    const auto subnet = net::parse_cidr(network.address);
+    if (!subnet || subnet->address.family != net::Family::V4 || subnet->length > 30)
+        return fail("interface {}: guest_network.address '{}' is not an IPv4 address with a prefix "
+                    "length of 30 or less",
+                    id, network.address);
+    if (network.gateway) {
+        const auto gateway = net::parse_address(*network.gateway);
+        if (!gateway || !subnet->contains(*gateway))
+            return fail("interface {}: guest_network.gateway '{}' is not an address in {}", id,
+                        *network.gateway, net::to_string(*subnet));
+    } else if (network.local_gateway) {
+        return fail("interface {}: guest_network.local_gateway needs a gateway", id);
+    }
+    if (network.dns.size() > max_dns_servers)
+        return fail("interface {}: {} DNS servers at most", id, max_dns_servers);
+    for (const auto& server : network.dns)
+        if (!net::parse_address(server))
+            return fail("interface {}: guest_network.dns '{}' is not an address", id, server);
+    if (network.address6) {
+        const auto subnet6 = net::parse_cidr(*network.address6);
+        if (!subnet6 || subnet6->address.family != net::Family::V6)
+            return fail("interface {}: guest_network.address6 '{}' is not an IPv6 address with its "
+                        "prefix length",
+                        id, *network.address6);
+    }
+    if (network.gateway6) {
+        const auto gateway = net::parse_address(*network.gateway6);
+        if (!gateway || !gateway->is_link_local_v6())
+            return fail("interface {}: guest_network.gateway6 '{}' is not a link-local address", id,
+                        *network.gateway6);
+    }
+    if ((network.local_gateway6 || network.gateway6) && (!network.address6 || !network.gateway6))
+        return fail("interface {}: guest_network needs address6 and gateway6 together", id);
+    return {};
+}
+
 }  // namespace
 
 Result<> check_drive_id(std::string_view id) {
     return check_id("drive id", id, '_');
+}
+
+Result<> check_interface_id(std::string_view id) {
+    return check_id("interface id", id, '_');
 }
 
 Result<> check_instance_id(std::string_view id) {
@@ -118,6 +172,77 @@ Result<> check(const DriveConfig& drive) {
         return fail("drive {}: serial must be 1 to {} printable characters", drive.drive_id,
                     max_drive_serial);
     return {};
+}
+
+Result<> check(const NetworkInterfaceConfig& interface) {
+    TRY(check_interface_id(interface.iface_id));
+    const auto backends = (interface.host_dev_name.empty() ? 0 : 1) +
+                          (interface.tap_fds.empty() ? 0 : 1) + (interface.passt_fd ? 1 : 0);
+    if (backends != 1)
+        return fail("interface {}: give one of host_dev_name, tap_fds and passt_fd",
+                    interface.iface_id);
+    if (interface.guest_network)
+        TRY(check(*interface.guest_network, interface.iface_id));
+    if (interface.mtu && *interface.mtu < min_mtu)
+        return fail("interface {}: mtu is {}, but must be {} to 65535", interface.iface_id,
+                    *interface.mtu, min_mtu);
+    return {};
+}
+
+Result<> check(const InstanceMetadataConfig& metadata, const VmConfig& vm) {
+    if (vm.mmds)
+        return fail("instance-metadata and mmds-config exclude each other; use one of them");
+    TRY(check_served(vm, "instance-metadata", metadata.network_interfaces));
+    if (metadata.hop_limit < 1 || metadata.hop_limit > 64)
+        return fail("instance-metadata: hop_limit is {}, but must be 1 to 64", metadata.hop_limit);
+    const auto& instance = metadata.instance;
+    const auto digits = instance.instance_id.starts_with("i-")
+                            ? std::string_view(instance.instance_id).substr(2)
+                            : std::string_view();
+    if (digits.empty() || digits.size() > 40 || !std::ranges::all_of(digits, is_alphanumeric))
+        return fail("instance-metadata: instance_id '{}' must be i- and up to 40 letters and digits",
+                    instance.instance_id.substr(0, 64));
+    if (instance.user_data && instance.user_data->size() > max_user_data)
+        return fail("instance-metadata: user_data has {} bytes, but may have {} at most",
+                    instance.user_data->size(), max_user_data);
+    if (instance.role.has_value() != instance.role_credentials.has_value())
+        return fail("instance-metadata: an IAM role and its credentials go together");
+    for (const auto* text : {&instance.instance_type, &instance.image_id, &instance.account_id,
+                             &instance.region, &instance.availability_zone, &instance.hostname})
+        if (text->size() > 128 || !std::ranges::all_of(*text, is_printable))
+            return fail("instance-metadata: '{}' is too long, or not printable ASCII",
+                        text->substr(0, 64));
+    return {};
+}
+
+Result<> check(const MmdsConfig& mmds, const VmConfig& vm) {
+    if (vm.metadata)
+        return fail("mmds-config and instance-metadata exclude each other; use one of them");
+    TRY(check_served(vm, "mmds-config", mmds.network_interfaces));
+    const auto address = net::parse_address(mmds.ipv4_address);
+    if (!address || address->family != net::Family::V4 || address->low >> 16 != 0xa9fe)
+        return fail("mmds-config: ipv4_address '{}' is not in 169.254.0.0/16", mmds.ipv4_address);
+    return {};
+}
+
+Result<> check_room(const VmConfig& vm, const NetworkInterfaceConfig& interface) {
+    const auto& all = vm.network_interfaces;
+    const bool replaces = std::ranges::find(all, interface.iface_id,
+                                            &NetworkInterfaceConfig::iface_id) != all.end();
+    if (!replaces && all.size() >= max_network_interfaces)
+        return fail("interface {}: a VM can have {} interfaces at most", interface.iface_id,
+                    max_network_interfaces);
+    return {};
+}
+
+void insert_interface(VmConfig& vm, NetworkInterfaceConfig interface) {
+    auto& all = vm.network_interfaces;
+    const auto place =
+        std::ranges::find(all, interface.iface_id, &NetworkInterfaceConfig::iface_id);
+    if (place == all.end())
+        all.push_back(std::move(interface));
+    else
+        *place = std::move(interface);
 }
 
 Result<> check(const VmConfig& vm) {

@@ -21,23 +21,12 @@
 #include "vmm/kvm/vcpu_set.hpp"
 #include "vmm/kvm/vm.hpp"
 #include "vmm/layout.hpp"
+#include "vmm/net/guest_network.hpp"
 #include "vmm/platform.hpp"
 #include "vmm/virtio_devices.hpp"
 
 namespace masu {
 namespace {
-
-std::optional<TokenBucketLimit> to_limit(const std::optional<TokenBucketConfig>& bucket) {
-    if (!bucket)
-        return std::nullopt;
-    return TokenBucketLimit{.size = bucket->size,
-                            .refill_time = bucket->refill_time_ms * 1'000'000U,
-                            .one_time_burst = bucket->one_time_burst};
-}
-
-RateLimiter::Limits to_limits(const RateLimiterConfig& config) {
-    return {.bytes = to_limit(config.bandwidth), .ops = to_limit(config.ops)};
-}
 
 // Members are declared so that default destruction is the right order: vCPUs stop first, then
 // devices let go of guest memory and interrupts, then the VM, then the memory itself.
@@ -68,6 +57,9 @@ class KvmMachine final : public Machine {
                                         const std::string& path) override;
     [[nodiscard]] Result<> update_drive_limits(const std::string& drive_id,
                                                const RateLimiterConfig& limits) override;
+    [[nodiscard]] Result<> update_network_limits(const std::string& iface_id,
+                                                 const RateLimiterConfig& rx,
+                                                 const RateLimiterConfig& tx) override;
 
   private:
     struct Drive {
@@ -77,6 +69,7 @@ class KvmMachine final : public Machine {
     [[nodiscard]] Result<Drive*> find_drive(const std::string& drive_id);
     [[nodiscard]] PlatformEvents platform_events();
     void on_firmware_event(std::uint8_t value);  // vCPU threads
+    [[nodiscard]] Result<> add_interface(const std::string& iface_id, const VmConfig& config);
     [[nodiscard]] Result<> add_drive(const DriveConfig& drive, unsigned vcpu_count);
     [[nodiscard]] Result<std::unique_ptr<block::Disk>> open_disk(const DriveConfig& drive);
     // The guest or KVM ended the machine. Any thread; the first event counts.
@@ -99,6 +92,7 @@ class KvmMachine final : public Machine {
     std::unique_ptr<Platform> platform_;
     std::unique_ptr<VirtioDevices> virtio_;
     std::map<std::string, Drive> drives_;
+    std::map<std::string, net::VirtioNet*> interfaces_;  // owned by virtio_
     boot::EntryState entry_;
     std::unique_ptr<kvm::ExitHandlers> handlers_;
     std::unique_ptr<kvm::VcpuSet> vcpus_;
@@ -181,6 +175,8 @@ Result<> KvmMachine::make_devices(const VmConfig& config) {
                                          .log = context_.log}));
     for (const auto& drive : config.drives)
         TRY(add_drive(drive, config.machine.vcpu_count));
+    for (const auto& interface : config.network_interfaces)
+        TRY(add_interface(interface.iface_id, config));
     if (config.entropy) {
         auto rng = TRY(virtio::Rng::create(to_limits(config.entropy->rate_limiter), context_.loop,
                                            clock_, context_.metrics));
@@ -225,6 +221,28 @@ Result<> KvmMachine::add_drive(const DriveConfig& drive, unsigned vcpu_count) {
     return virtio_->attach(drive.drive_id, std::move(device));
 }
 
+Result<> KvmMachine::add_interface(const std::string& iface_id, const VmConfig& config) {
+    auto* interface = context_.network.find(iface_id);
+    if (interface == nullptr)
+        return fail("interface {} has no backend", iface_id);
+    auto device = TRY(interface->make_device(config, context_.network.store(),
+                                             {.loop = context_.loop,
+                                              .log = context_.log,
+                                              .metrics = context_.metrics,
+                                              .clock = clock_}));
+    interfaces_.emplace(iface_id, device.get());
+    return virtio_->attach(iface_id, std::move(device));
+}
+
+Result<> KvmMachine::update_network_limits(const std::string& iface_id, const RateLimiterConfig& rx,
+                                           const RateLimiterConfig& tx) {
+    const auto found = interfaces_.find(iface_id);
+    if (found == interfaces_.end())
+        return fail("there is no interface '{}'", iface_id);
+    found->second->update_limits(to_limits(rx), to_limits(tx));
+    return {};
+}
+
 Result<KvmMachine::Drive*> KvmMachine::find_drive(const std::string& drive_id) {
     const auto found = drives_.find(drive_id);
     if (found == drives_.end())
@@ -256,6 +274,22 @@ Result<> KvmMachine::update_drive_limits(const std::string& drive_id,
     return {};
 }
 
+// With our metadata service the machine says that it is an EC2 instance, by which cloud-init finds
+// the service.
+Result<acpi::SmbiosIdentity> identity_of(const VmConfig& config) {
+    acpi::SmbiosIdentity identity;
+    if (!config.metadata)
+        return identity;
+    const auto& instance = config.metadata->instance;
+    const auto uuid = ec2_uuid(instance.instance_id);
+    identity.manufacturer = "Amazon EC2";
+    identity.product = instance.instance_type;
+    identity.uuid = TRY(acpi::parse_uuid(uuid));
+    identity.serial = uuid;
+    identity.board_asset_tag = instance.instance_id;
+    return identity;
+}
+
 Result<> KvmMachine::load_kernel(const VmConfig& config) {
     if (!config.boot_source)
         return fail("nothing to boot is given; see PUT /boot-source");
@@ -264,8 +298,9 @@ Result<> KvmMachine::load_kernel(const VmConfig& config) {
                               .pci = config.transport == Transport::Pci,
                               .virtio_mmio = virtio_->mmio_windows()},
                              memory_));
+    auto identity = TRY(identity_of(config));
     TRY(acpi::install_smbios(
-        {.identity = {}, .vcpus = config.machine.vcpu_count, .memory_bytes = memory_.total_bytes()},
+        {.identity = std::move(identity), .vcpus = config.machine.vcpu_count, .memory_bytes = memory_.total_bytes()},
         memory_));
     TRY(boot::install_reset_vector(memory_));
     if (source.firmware) {

@@ -13,6 +13,7 @@
 #include "base/result.hpp"
 #include "vmm/boot_timer.hpp"
 #include "vmm/config.hpp"
+#include "vmm/net/network.hpp"
 
 namespace masu {
 
@@ -36,6 +37,7 @@ struct MachineContext {
     Log log;
     Metrics& metrics;
     BootTimer& boot_timer;
+    Network& network;
     // Serial output of the guest, as it comes. Loop thread.
     std::function<void(std::span<const std::byte>)> console_output;
     // Called once, on the loop's thread (posted), when the guest stopped. The machine may be
@@ -70,6 +72,10 @@ class Machine {
                                                 const std::string& path) = 0;
     [[nodiscard]] virtual Result<> update_drive_limits(const std::string& drive_id,
                                                        const RateLimiterConfig& limits) = 0;
+    // PATCH /network-interfaces: the buckets given replace the present ones.
+    [[nodiscard]] virtual Result<> update_network_limits(const std::string& iface_id,
+                                                         const RateLimiterConfig& rx,
+                                                         const RateLimiterConfig& tx) = 0;
 };
 
 }  // namespace masu

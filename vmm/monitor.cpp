@@ -11,7 +11,8 @@ Monitor::Monitor(MonitorServices services, Log log, VmConfig initial, bool reboo
     : services_(std::move(services)),
       log_(std::move(log)),
       reboot_(reboot),
-      vm_(std::move(initial)) {}
+      vm_(std::move(initial)),
+      network_(services_.metadata_limit) {}
 
 Monitor::~Monitor() {
     drop_machine();
@@ -98,6 +99,60 @@ Result<VmmReply> Monitor::carry_out(const action::SetDrive& action) {
     return Done{};
 }
 
+Result<VmmReply> Monitor::carry_out(const action::SetNetworkInterface& action) {
+    auto interface = action.interface;
+    TRY(check(interface));
+    TRY(check_room(vm_, interface));
+    TRY(network_.set_interface(interface));
+    insert_interface(vm_, std::move(interface));
+    if (vm_.metadata)
+        network_.show_instance(*vm_.metadata, vm_);
+    return Done{};
+}
+
+Result<VmmReply> Monitor::carry_out(const action::SetMmdsConfig& action) {
+    TRY(check(action.config, vm_));
+    vm_.mmds = action.config;
+    return Done{};
+}
+
+Result<VmmReply> Monitor::carry_out(const action::SetInstanceMetadata& action) {
+    TRY(check(action.config, vm_));
+    if (state_ != VmState::NotStarted) {
+        if (!vm_.metadata)
+            return fail("no metadata service is configured; PUT /instance-metadata before the start");
+        if (action.config.network_interfaces != vm_.metadata->network_interfaces)
+            return fail("network_interfaces cannot change once the instance has started");
+    }
+    vm_.metadata = action.config;
+    network_.show_instance(*vm_.metadata, vm_);
+    return Done{};
+}
+
+Result<> Monitor::check_metadata_reachable() const {
+    if (vm_.metadata)
+        return fail("the metadata comes from /instance-metadata; /mmds is not in use");
+    if (state_ != VmState::NotStarted && !vm_.mmds)
+        return fail("no metadata service is configured; PUT /mmds/config before the start");
+    return {};
+}
+
+Result<VmmReply> Monitor::carry_out(const action::PutMmds& action) {
+    TRY(check_metadata_reachable());
+    TRY(network_.store().put(action.json));
+    return Done{};
+}
+
+Result<VmmReply> Monitor::carry_out(const action::PatchMmds& action) {
+    TRY(check_metadata_reachable());
+    TRY(network_.store().patch(action.json));
+    return Done{};
+}
+
+Result<VmmReply> Monitor::carry_out(const action::GetMmds&) {
+    return JsonText{network_.store().text()};
+}
+
 Result<VmmReply> Monitor::carry_out(const action::SetEntropy& action) {
     vm_.entropy = action.entropy;
     return Done{};
@@ -162,6 +217,26 @@ Result<VmmReply> Monitor::carry_out(const action::PatchDrive& action) {
     return Done{};
 }
 
+Result<VmmReply> Monitor::carry_out(const action::PatchNetworkInterface& action) {
+    const auto interface = std::ranges::find(vm_.network_interfaces, action.iface_id,
+                                             &NetworkInterfaceConfig::iface_id);
+    if (interface == vm_.network_interfaces.end())
+        return fail("there is no network interface {}", action.iface_id);
+    TRY(machine_->update_network_limits(action.iface_id, action.rx_rate_limiter,
+                                        action.tx_rate_limiter));
+    const auto merge = [](RateLimiterConfig& into, const RateLimiterConfig& from) {
+        if (from.bandwidth)
+            into.bandwidth = from.bandwidth;
+        if (from.ops)
+            into.ops = from.ops;
+    };
+    merge(interface->rx_rate_limiter, action.rx_rate_limiter);
+    merge(interface->tx_rate_limiter, action.tx_rate_limiter);
+    network_.find(action.iface_id)
+        ->set_limits(interface->rx_rate_limiter, interface->tx_rate_limiter);
+    return Done{};
+}
+
 Result<VmmReply> Monitor::carry_out(const action::Pause&) {
     if (state_ == VmState::Running)
         TRY(machine_->pause());
@@ -210,6 +285,7 @@ Result<> Monitor::create_machine() {
         .log = log_,
         .metrics = services_.metrics,
         .boot_timer = services_.boot_timer,
+        .network = network_,
         .console_output =
             [this](std::span<const std::byte> bytes) {
                 panic_line_.feed(bytes);

@@ -47,6 +47,7 @@ struct MonitorServices {
     BootTimer& boot_timer;
     Console& console;
     MachineFactory create_machine;
+    std::size_t metadata_limit = 51200;  // bytes of JSON
     // Called once, when the VM has ended and its machine is gone. May be called from within
     // apply() and stop().
     std::function<void(const MonitorExit&)> ended;
@@ -87,12 +88,19 @@ class Monitor {
     [[nodiscard]] Result<VmmReply> carry_out(const action::PatchMachineConfig& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetBootSource& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetDrive& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetNetworkInterface& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetMmdsConfig& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetInstanceMetadata& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::PutMmds& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::PatchMmds& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::GetMmds& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetEntropy& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetLogger& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetMetrics& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetSerial& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::StartInstance& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::PatchDrive& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::PatchNetworkInterface& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::Pause& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::Resume& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::FlushMetrics& action);
@@ -100,6 +108,7 @@ class Monitor {
     [[nodiscard]] Result<VmmReply> carry_out(const action::PressPowerButton& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::Stop& action);
 
+    [[nodiscard]] Result<> check_metadata_reachable() const;
     [[nodiscard]] Result<> create_machine();
     [[nodiscard]] Result<> start_machine();
     void drop_machine();
@@ -112,6 +121,7 @@ class Monitor {
     Log log_;
     const bool reboot_;
     VmConfig vm_;
+    Network network_;  // outlives machine_, whose devices use it
     std::optional<LoggerConfig> logger_;
     std::optional<std::string> serial_out_path_;
     std::unique_ptr<MetricsFile> metrics_file_;

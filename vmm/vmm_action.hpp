@@ -90,6 +90,38 @@ struct SetDrive {
     static constexpr std::string_view name = "adding a drive";
     DriveConfig drive;
 };
+// Adds an interface or replaces the one of that id; its backend is opened at once.
+struct SetNetworkInterface {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "adding a network interface";
+    NetworkInterfaceConfig interface;
+};
+struct SetMmdsConfig {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "configuring the metadata service";
+    MmdsConfig config;
+};
+// Replaces all of it; the interfaces that serve it are settled once the instance has started.
+struct SetInstanceMetadata {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "setting the instance metadata";
+    InstanceMetadataConfig config;
+};
+// The document of the metadata service. Once started, only where the service is configured.
+struct PutMmds {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "setting the metadata";
+    std::string json;
+};
+struct PatchMmds {  // RFC 7396
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "changing the metadata";
+    std::string json;
+};
+struct GetMmds {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "reading the metadata";
+};
 struct SetEntropy {
     static constexpr auto allowed = Allowed::PreBoot;
     static constexpr std::string_view name = "adding the entropy device";
@@ -126,6 +158,14 @@ struct PatchDrive {
     std::optional<std::string> path_on_host;
     std::optional<RateLimiterConfig> rate_limiter;
 };
+// The buckets given replace the interface's, absent ones stay.
+struct PatchNetworkInterface {
+    static constexpr auto allowed = Allowed::PostBoot;
+    static constexpr std::string_view name = "changing a network interface";
+    std::string iface_id;
+    RateLimiterConfig rx_rate_limiter;
+    RateLimiterConfig tx_rate_limiter;
+};
 struct Pause {
     static constexpr auto allowed = Allowed::PostBoot;
     static constexpr std::string_view name = "pausing";
@@ -154,14 +194,14 @@ struct Stop {
 
 }  // namespace action
 
-using VmmAction =
-    std::variant<action::GetInstanceInfo, action::GetVersion, action::GetMachineConfig,
-                 action::GetVmConfig, action::GetMetrics, action::GetBootTimer,
-                 action::SetMachineConfig, action::PatchMachineConfig, action::SetBootSource,
-                 action::SetDrive, action::SetEntropy, action::SetLogger, action::SetMetrics,
-                 action::SetSerial, action::StartInstance, action::PatchDrive, action::Pause,
-                 action::Resume, action::FlushMetrics, action::SendCtrlAltDel,
-                 action::PressPowerButton, action::Stop>;
+using VmmAction = std::variant<
+    action::GetInstanceInfo, action::GetVersion, action::GetMachineConfig, action::GetVmConfig,
+    action::GetMetrics, action::GetBootTimer, action::SetMachineConfig, action::PatchMachineConfig,
+    action::SetBootSource, action::SetDrive, action::SetNetworkInterface, action::SetMmdsConfig, action::SetInstanceMetadata,
+    action::PutMmds, action::PatchMmds, action::GetMmds, action::SetEntropy, action::SetLogger,
+    action::SetMetrics, action::SetSerial, action::StartInstance, action::PatchDrive,
+    action::PatchNetworkInterface, action::Pause, action::Resume, action::FlushMetrics,
+    action::SendCtrlAltDel, action::PressPowerButton, action::Stop>;
 
 // What an action answers. Done: carried out, nothing to tell.
 struct Done {};
@@ -176,6 +216,10 @@ struct FullConfig {
     std::optional<MetricsConfig> metrics;
     std::optional<std::string> serial_out_path;
 };
+// A JSON text.
+struct JsonText {
+    std::string text;
+};
 // All counters, as totals since the process started.
 struct MetricsReport {
     std::uint64_t wall_time = 0;  // nanoseconds since 1970
@@ -187,6 +231,6 @@ struct BootTimes {
 };
 
 using VmmReply = std::variant<Done, InstanceInfo, VersionInfo, MachineConfig, FullConfig,
-                              MetricsReport, BootTimes>;
+                              MetricsReport, BootTimes, JsonText>;
 
 }  // namespace masu

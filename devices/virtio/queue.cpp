@@ -306,7 +306,15 @@ void Queue::complete(Chain&& chain, std::uint32_t written) noexcept {
     // Release: pairs with the driver's read barrier after it has seen used->idx (2.7.14), so that
     // the element above and the data the device wrote are there for it.
     store_ring(used_index_, next_used_, std::memory_order_release);
+    recycle(std::move(chain));
+}
 
+void Queue::put_back(Chain&& chain) noexcept {
+    --next_avail_;
+    recycle(std::move(chain));
+}
+
+void Queue::recycle(Chain&& chain) noexcept {
     in_flight_.reset(chain.head_);
     chain.segments_.clear();
     if (spare_.size() < size_)
@@ -338,17 +346,18 @@ void Queue::disable_notifications() noexcept {
         store_ring(used_flags_, used_f_no_notify, std::memory_order_relaxed);
 }
 
-bool Queue::enable_notifications() noexcept {
+bool Queue::enable_notifications_beyond(std::uint16_t chains) noexcept {
     if (fault_)
         return false;
     if (event_idx_)
-        store_ring(avail_event_, next_avail_, std::memory_order_relaxed);
+        store_ring(avail_event_, static_cast<std::uint16_t>(next_avail_ + chains),
+                   std::memory_order_relaxed);
     else
         store_ring(used_flags_, 0, std::memory_order_relaxed);
     // Sequentially consistent: our wish is out before we look for buffers. Pairs with the driver's
     // full barrier between storing avail->idx and loading our wish (2.7.13.4.1).
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    return avail_index() != next_avail_;
+    return static_cast<std::uint16_t>(avail_index() - next_avail_) > chains;
 }
 
 }  // namespace masu::virtio

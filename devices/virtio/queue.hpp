@@ -101,6 +101,10 @@ class Queue {
     // fault, so no more than size() chains are out at any time.
     [[nodiscard]] std::expected<std::optional<Chain>, QueueFault> pop() noexcept;
 
+    // Undoes the latest pop(): the chain is available again, and popped next. Of several, the last
+    // popped comes back first.
+    void put_back(Chain&& chain) noexcept;
+
     // Puts a chain on the used ring; `written` is the number of bytes written into its writable
     // part. Order is free (block completes out of order). Works after a fault too.
     void complete(Chain&& chain, std::uint32_t written) noexcept;
@@ -112,7 +116,10 @@ class Queue {
     // Asks the driver to notify (or not) about new buffers. enable returns true when buffers came
     // in meanwhile: the caller pops again, since no notification will come for them.
     void disable_notifications() noexcept;
-    [[nodiscard]] bool enable_notifications() noexcept;
+    [[nodiscard]] bool enable_notifications() noexcept { return enable_notifications_beyond(0); }
+    // The same for a caller to whom `chains` available ones are not enough: true when there are
+    // more than that.
+    [[nodiscard]] bool enable_notifications_beyond(std::uint16_t chains) noexcept;
 
     [[nodiscard]] std::uint16_t size() const noexcept { return size_; }
     // Ring positions, for a snapshot.
@@ -128,6 +135,7 @@ class Queue {
     [[nodiscard]] std::expected<void, QueueFault> walk_indirect(const Descriptor& table,
                                                                 Walk& walk) const noexcept;
     [[nodiscard]] std::uint16_t avail_index() const noexcept;
+    void recycle(Chain&& chain) noexcept;
 
     // The rings as create() checked them; the mappings outlive the queue.
     const GuestMemory* memory_ = nullptr;

@@ -9,7 +9,7 @@ import shlex
 # In the order they must be loaded; those built into a kernel are absent.
 MODULES = (
     "virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_mmio "
-    "virtio_blk virtio-rng pvpanic pvpanic-mmio"
+    "virtio_blk virtio-rng failover net_failover virtio_net pvpanic pvpanic-mmio"
 ).split()
 
 INIT = """#!/bin/busybox sh

@@ -39,6 +39,8 @@ poweroff -f
 
 # Programs of this machine that tests use on a host, copied with their libraries.
 TOOLS = ("/usr/sbin/mke2fs", "/usr/sbin/e2fsck", "/usr/bin/curl", "/usr/bin/setpriv")
+# Not on PATH, where masu would use it in every test.
+PASST = "/usr/bin/passt"
 
 
 def libraries_of(program):
@@ -82,6 +84,8 @@ class NestedImage:
         for tool in TOOLS:
             if os.path.exists(tool):
                 install(root, tool, f"usr/bin/{os.path.basename(tool)}")
+        if os.path.exists(PASST):
+            install(root, PASST, "opt/passt")
         for program in programs:
             install(root, program, f"usr/bin/{os.path.basename(program)}")
         for name, place in places.items():

@@ -22,6 +22,7 @@ void add_ps_command(CLI::App& program, Invocation& invocation);
 void add_inspect_command(CLI::App& program, Invocation& invocation);
 void add_logs_command(CLI::App& program, Invocation& invocation);
 void add_console_command(CLI::App& program, Invocation& invocation);
+void add_ssh_command(CLI::App& program, Invocation& invocation);
 void add_stop_command(CLI::App& program, Invocation& invocation);
 void add_kill_command(CLI::App& program, Invocation& invocation);
 void add_rm_command(CLI::App& program, Invocation& invocation);

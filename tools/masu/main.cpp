@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
     masu::cli::add_inspect_command(program, invocation);
     masu::cli::add_logs_command(program, invocation);
     masu::cli::add_console_command(program, invocation);
+    masu::cli::add_ssh_command(program, invocation);
     masu::cli::add_stop_command(program, invocation);
     masu::cli::add_kill_command(program, invocation);
     masu::cli::add_rm_command(program, invocation);

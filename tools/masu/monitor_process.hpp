@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/fd.hpp"
@@ -28,9 +29,10 @@ struct MonitorProcess {
 };
 
 // Starts the monitor of `folder` as a child in a session of its own, with `lock` as its sign of
-// life, and waits until its API listens. The error is what the monitor said when it gave up.
+// life, and waits until its API listens. It inherits `inherited` under the same numbers. The error is what the monitor said when it gave up.
 [[nodiscard]] Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& folder,
-                                                   const Fd& lock, const std::string& log_level);
+                                                   const Fd& lock, const std::string& log_level,
+                                                   std::span<const Fd> inherited);
 
 // The running monitor of a VM; nothing when it is dead.
 [[nodiscard]] Result<std::optional<MonitorProcess>> running_monitor(const VmFolder& folder,

@@ -20,6 +20,7 @@
 #include "tools/masu/monitor_process.hpp"
 #include "tools/masu/session.hpp"
 #include "tools/masu/unix_socket.hpp"
+#include "tools/masu/vm_network.hpp"
 #include "vmm/boot_timer.hpp"
 #include "vmm/config.hpp"
 
@@ -61,6 +62,7 @@ struct RunOptions {
     std::string memory = "512M";
     std::string type;
     std::vector<std::string> disks;
+    NetworkOptions network;
     std::string name;
     std::string transport = "pci";
     std::string log_level = "info";
@@ -144,6 +146,7 @@ Result<VmRecord> make_record(const RunOptions& options, const Places& places, Fd
         TRY(resolve_disk(disk));
         record.disks.push_back(std::move(disk));
     }
+    TRY(choose_networks(options.network, record));
     TRY(set_size(options, record));
     TRY(set_boot(options, record));
     record.transport = options.transport;
@@ -171,7 +174,8 @@ boost::json::object boot_source(const VmRecord& record, const RunOptions& option
     return boot;
 }
 
-Result<> configure(const MonitorClient& client, const VmRecord& record, const RunOptions& options) {
+Result<> configure(const MonitorClient& client, const VmRecord& record, const RunOptions& options,
+                   const std::vector<Fd>& sockets, const GuestMetadata& metadata) {
     TRY(client.put("/machine-config", boost::json::object{{"vcpu_count", record.cpus},
                                                           {"mem_size_mib", record.memory_mib}}));
     TRY(client.put("/boot-source", boot_source(record, options)));
@@ -179,6 +183,7 @@ Result<> configure(const MonitorClient& client, const VmRecord& record, const Ru
         const auto id = fmt::format("disk{}", i);
         TRY(client.put("/drives/" + id, drive_request(record.disks[i], id), start_timeout_ms));
     }
+    TRY(configure_networks(client, record, sockets, metadata));
     TRY(client.put("/entropy", boost::json::object{}));
     return {};
 }
@@ -190,12 +195,14 @@ struct Started {
 
 Result<Started> start(VmRecord& record, const VmFolder& folder, Fd& lock,
                       const RunOptions& options) {
-    auto monitor = TRY(start_monitor(record, folder, lock, options.log_level));
+    const auto metadata = TRY(read_guest_metadata(options.network));
+    const auto sockets = TRY(start_networks(options.network, record, folder));
+    auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, sockets));
     const auto boot = [&]() -> Result<Fd> {
         record.pid = monitor.pid;
         TRY(folder.write(record));
         const MonitorClient client(record.api_socket(), record.name);
-        TRY(configure(client, record, options));
+        TRY(configure(client, record, options, sockets, metadata));
         Fd console;
         if (!options.detach)
             console = TRY(connect_unix(record.console_socket()));
@@ -293,6 +300,38 @@ void add_machine_options(CLI::App& command, RunOptions& options) {
                "How virtio devices are attached (default pci)");
 }
 
+void add_network_options(CLI::App& command, NetworkOptions& options) {
+    command
+        .add_option("--net", options.nets,
+                    "The network: user (through passt; the default where it is installed), tap=NAME "
+                    "(an interface of this machine) or none. Settings: mac=M, mtu=N, bw=SIZE "
+                    "(bytes a second), pps=N (packets a second); of a TAP also address=A/LENGTH, "
+                    "gateway=A, dns=A. Repeat for more interfaces")
+        ->type_name("NET[,SETTING]...")
+        ->allow_extra_args(false)
+        ->take_all();
+    command
+        .add_option("-p,--publish", options.ports,
+                    "Pass what comes to this machine's port HOST on to the guest's port GUEST "
+                    "(with --net user)")
+        ->type_name("[ADDRESS:]HOST:GUEST[/udp]")
+        ->allow_extra_args(false)
+        ->take_all();
+    add_choice(command, "--imds", options.imds, {"v2", "v1", "off"},
+               "Metadata service at 169.254.169.254: with session tokens only (v2, the default), "
+               "also without (v1), or none");
+    command
+        .add_option("--user-data", options.user_data,
+                    "What cloud-init in the guest runs at the first boot (16 KiB at most)")
+        ->type_name(file_value);
+    command
+        .add_option("--ssh-key", options.ssh_keys,
+                    "A file of public keys that may log in (through cloud-init)")
+        ->type_name(file_value)
+        ->allow_extra_args(false)
+        ->take_all();
+}
+
 void add_life_options(CLI::App& command, RunOptions& options) {
     command.add_option("--name", options.name, "Name of the VM (default: one is made up)")
         ->type_name("NAME");
@@ -354,6 +393,7 @@ void add_run_command(CLI::App& program, Invocation& invocation) {
         ->check(CLI::Range(1U, 24U))
         ->excludes(kernel);
     add_machine_options(*command, *options);
+    add_network_options(*command, options->network);
     add_life_options(*command, *options);
     command
         ->add_flag_callback(

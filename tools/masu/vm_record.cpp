@@ -18,6 +18,13 @@ std::string scalar_at(const boost::json::object& object, std::string_view key) {
     return value->is_string() ? std::string(value->as_string()) : boost::json::serialize(*value);
 }
 
+PublishedPort port_from(const boost::json::object& object) {
+    return {.host_address = text_at(object, "host_address"),
+            .host = object.at("host").to_number<std::uint16_t>(),
+            .guest = object.at("guest").to_number<std::uint16_t>(),
+            .udp = text_at(object, "protocol") == "udp"};
+}
+
 VmRecord record_from(const boost::json::object& object) {
     VmRecord record;
     record.name = text_at(object, "name");
@@ -36,6 +43,12 @@ VmRecord record_from(const boost::json::object& object) {
     record.image = scalar_at(object, "image");
     for (const auto& disk : object.at("disks").as_array())
         record.disks.push_back(disk_from_json(disk.as_object()));
+    if (const auto* nets = object.if_contains("nets"))
+        for (const auto& net : nets->as_array())
+            record.nets.push_back(net_from_json(net.as_object()));
+    if (const auto* ports = object.if_contains("ports"))
+        for (const auto& port : ports->as_array())
+            record.ports.push_back(port_from(port.as_object()));
     record.transport = text_at(object, "transport");
     record.reboot = object.at("reboot").as_bool();
     record.remove = object.at("remove").as_bool();
@@ -50,6 +63,15 @@ boost::json::object to_json(const VmRecord& record) {
     boost::json::array disks;
     for (const auto& disk : record.disks)
         disks.push_back(to_json(disk));
+    boost::json::array nets;
+    for (const auto& net : record.nets)
+        nets.push_back(to_json(net));
+    boost::json::array ports;
+    for (const auto& port : record.ports)
+        ports.push_back(boost::json::object{{"host_address", port.host_address},
+                                            {"host", port.host},
+                                            {"guest", port.guest},
+                                            {"protocol", port.udp ? "udp" : "tcp"}});
     boost::json::object object{{"name", record.name},
                                {"id", record.id},
                                {"created", record.created},
@@ -62,6 +84,8 @@ boost::json::object to_json(const VmRecord& record) {
                                {"kernel", record.kernel},
                                {"boot_args", record.boot_args},
                                {"disks", std::move(disks)},
+                               {"nets", std::move(nets)},
+                               {"ports", std::move(ports)},
                                {"transport", record.transport},
                                {"reboot", record.reboot},
                                {"remove", record.remove},

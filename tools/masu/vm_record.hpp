@@ -10,6 +10,8 @@
 
 #include "base/result.hpp"
 #include "tools/masu/disk_option.hpp"
+#include "tools/masu/net_option.hpp"
+#include "tools/masu/passt_process.hpp"
 
 namespace masu::cli {
 
@@ -28,6 +30,8 @@ struct VmRecord {
     std::string boot_args;
     std::string image;  // the imported image under the first disk's overlay, or empty
     std::vector<DiskOption> disks;
+    std::vector<NetOption> nets;
+    std::vector<PublishedPort> ports;
     std::string transport = "pci";
     bool reboot = true;   // a guest's reboot starts it again
     bool remove = false;  // --rm

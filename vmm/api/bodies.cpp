@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "vmm/api/network_bodies.hpp"
+
 namespace masu::api {
 namespace {
 
@@ -40,32 +42,10 @@ Result<std::optional<TokenBucketConfig>> read_bucket(JsonObject& limiter, Word k
     return std::optional(bucket);
 }
 
-Result<std::optional<RateLimiterConfig>> read_limiter(JsonObject& owner) {
-    auto body = owner.object("rate_limiter");
-    if (!body)
-        return std::optional<RateLimiterConfig>();
-    RateLimiterConfig limiter;
-    limiter.bandwidth = TRY(read_bucket(*body, "bandwidth"));
-    limiter.ops = TRY(read_bucket(*body, "ops"));
-    TRY(body->finish());
-    return std::optional(limiter);
-}
-
 void write(JsonWriter& json, const TokenBucketConfig& bucket) {
     json.begin_object().field("size", bucket.size).field("refill_time", bucket.refill_time_ms);
     if (bucket.one_time_burst != 0)
         json.field("one_time_burst", bucket.one_time_burst);
-    json.end_object();
-}
-
-void write_limiter(JsonWriter& json, const RateLimiterConfig& limiter) {
-    if (limiter == RateLimiterConfig())
-        return;
-    json.key("rate_limiter").begin_object();
-    if (limiter.bandwidth)
-        write(json.key("bandwidth"), *limiter.bandwidth);
-    if (limiter.ops)
-        write(json.key("ops"), *limiter.ops);
     json.end_object();
 }
 
@@ -126,6 +106,28 @@ constexpr std::uint64_t any_boot_device = 255;  // check() knows the limit
 constexpr std::uint64_t any_vcpu_count = 255;  // u8 on the wire; check() knows the limit
 
 }  // namespace
+
+Result<std::optional<RateLimiterConfig>> read_limiter(JsonObject& owner, Word key) {
+    auto body = owner.object(key);
+    if (!body)
+        return std::optional<RateLimiterConfig>();
+    RateLimiterConfig limiter;
+    limiter.bandwidth = TRY(read_bucket(*body, "bandwidth"));
+    limiter.ops = TRY(read_bucket(*body, "ops"));
+    TRY(body->finish());
+    return std::optional(limiter);
+}
+
+void write_limiter(JsonWriter& json, const RateLimiterConfig& limiter, Word key) {
+    if (limiter == RateLimiterConfig())
+        return;
+    json.key(key).begin_object();
+    if (limiter.bandwidth)
+        write(json.key("bandwidth"), *limiter.bandwidth);
+    if (limiter.ops)
+        write(json.key("ops"), *limiter.ops);
+    json.end_object();
+}
 
 Result<MachineConfig> read_machine_config(JsonObject& body) {
     MachineConfig machine;
@@ -262,6 +264,14 @@ void write(JsonWriter& json, const FullConfig& config) {
     if (config.vm.boot_source)
         write(json.key("boot-source"), *config.vm.boot_source);
     write(json.key("machine-config"), config.vm.machine);
+    json.key("network-interfaces").begin_array();
+    for (const auto& interface : config.vm.network_interfaces)
+        write(json, interface);
+    json.end_array();
+    if (config.vm.mmds)
+        write(json.key("mmds-config"), *config.vm.mmds);
+    if (config.vm.metadata)
+        write(json.key("instance-metadata"), *config.vm.metadata);
     if (config.vm.entropy) {
         json.key("entropy").begin_object();
         write_limiter(json, config.vm.entropy->rate_limiter);

@@ -22,6 +22,12 @@ namespace masu::api {
 [[nodiscard]] Result<action::SetSerial> read_serial(JsonObject& body);
 
 void write(JsonWriter& json, const MachineConfig& machine);
+// A rate limiter of `owner`, where it has one.
+[[nodiscard]] Result<std::optional<RateLimiterConfig>> read_limiter(
+    JsonObject& owner, std::string_view key = "rate_limiter");
+// Nothing where nothing is limited.
+void write_limiter(JsonWriter& json, const RateLimiterConfig& limiter,
+                   std::string_view key = "rate_limiter");
 // The shape of the config file.
 void write(JsonWriter& json, const FullConfig& config);
 // {"utc_timestamp_ms": n, "GROUP": {"NAME": n}}; more fields may be put in front by the caller.

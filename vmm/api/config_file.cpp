@@ -4,6 +4,7 @@
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
 #include "vmm/api/bodies.hpp"
+#include "vmm/api/network_bodies.hpp"
 
 namespace masu::api {
 
@@ -23,12 +24,18 @@ Result<std::vector<VmmAction>> parse_config(std::string_view text, const std::st
         file.complain("boot-source", "is missing");
     for (auto& section : file.objects("drives"))
         actions.emplace_back(action::SetDrive{TRY(read_drive(section))});
+    for (auto& section : file.objects("network-interfaces"))
+        actions.emplace_back(action::SetNetworkInterface{TRY(read_network_interface(section))});
+    if (auto section = file.object("mmds-config"))
+        actions.emplace_back(action::SetMmdsConfig{TRY(read_mmds_config(*section))});
+    if (auto section = file.object("instance-metadata"))
+        actions.emplace_back(
+            action::SetInstanceMetadata{TRY(read_instance_metadata(*section))});
     if (auto section = file.object("entropy"))
         actions.emplace_back(action::SetEntropy{TRY(read_entropy(*section))});
     if (auto section = file.object("serial"))
         actions.emplace_back(TRY(read_serial(*section)));
-    for (const auto* key : {"balloon", "cpu-config", "memory-hotplug", "mmds-config",
-                            "network-interfaces", "pmem", "vsock"})
+    for (const auto* key : {"balloon", "cpu-config", "memory-hotplug", "pmem", "vsock"})
         file.expect_nothing(key, "is not supported by this version of Masu");
     TRY(file.finish());
     return actions;

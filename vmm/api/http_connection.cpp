@@ -165,6 +165,8 @@ std::string format_reply(const HttpReply& reply, bool keep_alive) {
                 return "No Content";
             case 400:
                 return "Bad Request";
+            case 413:
+                return "Payload Too Large";
             case 503:
                 return "Service Unavailable";
             default:

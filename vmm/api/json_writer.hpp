@@ -27,6 +27,13 @@ class JsonWriter {
         return *this;
     }
 
+    // A value that is JSON text already.
+    JsonWriter& raw(std::string_view json) {
+        separate();
+        text_ += json;
+        return *this;
+    }
+
     template <class T>
     JsonWriter& field(std::string_view name, const T& content) {
         return key(name).value(content);

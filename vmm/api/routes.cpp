@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <vector>
 
 #include "vmm/api/bodies.hpp"
+#include "vmm/api/network_bodies.hpp"
 #include "vmm/config_check.hpp"
 #include "vmm/version.hpp"
 
@@ -58,6 +60,46 @@ Result<VmmAction> patch_drive(const Call& call) {
     auto patch = TRY(read_drive_patch(body));
     TRY(check_ids(call.id, patch.drive_id));
     return patch;
+}
+
+Result<> check_interface_ids(const std::string& path_id, const std::string& body_id) {
+    TRY(check_interface_id(path_id));
+    if (path_id != body_id)
+        return fail("the interface id of the path is '{}', but iface_id of the body is '{}'",
+                    path_id, body_id);
+    return {};
+}
+
+Result<VmmAction> put_network_interface(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "network-interface"));
+    auto interface = TRY(read_network_interface(body));
+    TRY(check_interface_ids(call.id, interface.iface_id));
+    return action::SetNetworkInterface{std::move(interface)};
+}
+
+Result<VmmAction> patch_network_interface(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "network-interface"));
+    auto patch = TRY(read_network_interface_patch(body));
+    TRY(check_interface_ids(call.id, patch.iface_id));
+    return patch;
+}
+
+Result<VmmAction> put_mmds_config(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "mmds-config"));
+    return action::SetMmdsConfig{TRY(read_mmds_config(body))};
+}
+
+Result<VmmAction> put_instance_metadata(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "instance-metadata"));
+    return action::SetInstanceMetadata{TRY(read_instance_metadata(body))};
+}
+
+Result<VmmAction> put_mmds(const Call& call) {
+    return action::PutMmds{std::string(call.body)};
+}
+
+Result<VmmAction> patch_mmds(const Call& call) {
+    return action::PatchMmds{std::string(call.body)};
 }
 
 Result<VmmAction> put_entropy(const Call& call) {
@@ -113,7 +155,7 @@ struct Route {
     Result<VmmAction> (*handler)(const Call&);
 };
 
-constexpr std::array<Route, 17> routes{{
+constexpr std::array<Route, 24> routes{{
     {"GET", "/", plain<action::GetInstanceInfo>},
     {"GET", "/version", plain<action::GetVersion>},
     {"GET", "/machine-config", plain<action::GetMachineConfig>},
@@ -122,6 +164,13 @@ constexpr std::array<Route, 17> routes{{
     {"PUT", "/boot-source", put_boot_source},
     {"PUT", "/drives/*", put_drive},
     {"PATCH", "/drives/*", patch_drive},
+    {"PUT", "/network-interfaces/*", put_network_interface},
+    {"PATCH", "/network-interfaces/*", patch_network_interface},
+    {"PUT", "/mmds/config", put_mmds_config},
+    {"PUT", "/instance-metadata", put_instance_metadata},
+    {"PUT", "/mmds", put_mmds},
+    {"PATCH", "/mmds", patch_mmds},
+    {"GET", "/mmds", plain<action::GetMmds>},
     {"PUT", "/entropy", put_entropy},
     {"PUT", "/actions", put_actions},
     {"PATCH", "/vm", patch_vm},
@@ -134,9 +183,8 @@ constexpr std::array<Route, 17> routes{{
 }};
 
 // Known to other monitors with this API, not to this one.
-constexpr std::array<std::string_view, 10> absent_features{
-    "cpu-config", "network-interfaces", "vsock", "balloon", "mmds", "snapshot", "pmem", "hotplug",
-    "memory",     "security-groups"};
+constexpr std::array<std::string_view, 7> absent_features{
+    "cpu-config", "vsock", "balloon", "snapshot", "pmem", "hotplug", "memory"};
 
 // The path of "http://host/path" or "/path", without one slash at the end.
 std::string_view path_of(std::string_view target) {
@@ -198,6 +246,10 @@ void write(JsonWriter& json, const VersionInfo&) {
     json.begin_object().field("firecracker_version", version()).end_object();
 }
 
+void write(JsonWriter& json, const JsonText& document) {
+    json.raw(document.text);
+}
+
 void write(JsonWriter& json, const MetricsReport& report) {
     json.begin_object();
     write_fields(json, report);
@@ -228,8 +280,9 @@ Result<VmmAction> route(const HttpRequest& request) {
 }
 
 HttpReply to_reply(const Result<VmmReply>& outcome) {
-    if (!outcome)
-        return {400, error_body("fault_message", outcome.error().message)};
+    if (!outcome)  // EFBIG: of a metadata document above its limit
+        return {outcome.error().os_errno == EFBIG ? 413U : 400U,
+                error_body("fault_message", outcome.error().message)};
     JsonWriter json;
     std::visit(
         [&json](const auto& reply) {

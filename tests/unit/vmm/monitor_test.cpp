@@ -2,6 +2,7 @@
 #include "vmm/monitor.hpp"
 
 #include <doctest/doctest.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -66,6 +67,11 @@ class FakeMachine final : public Machine {
     Result<> update_drive_limits(const std::string& id, const RateLimiterConfig& limits) override {
         record_.limits = limits;
         return call("limits " + id);
+    }
+    Result<> update_network_limits(const std::string& id, const RateLimiterConfig& rx,
+                                   const RateLimiterConfig& tx) override {
+        record_.limits = rx;
+        return call("network limits " + id + (tx.ops ? " tx" : ""));
     }
 
   private:
@@ -415,4 +421,142 @@ TEST_CASE("the panic line is found in any pieces, and within bounds") {
     feed(line, "Kernel panic - not syncing: " + std::string(100'000, 'y'));
     REQUIRE(line.found().has_value());
     CHECK(line.found()->size() == PanicLine::max_line);
+}
+
+namespace {
+
+// An interface on a socket as passt's, whose descriptor the monitor may take once.
+NetworkInterfaceConfig on_socket(std::string id, std::vector<Fd>& others) {
+    int ends[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    others.emplace_back(ends[1]);
+    return {.iface_id = std::move(id), .passt_fd = ends[0]};
+}
+
+}  // namespace
+
+TEST_CASE("an interface is opened when it is set, and kept over a reboot") {
+    Bench bench;
+    std::vector<Fd> others;
+    auto first = on_socket("eth0", others);
+    REQUIRE(bench.apply(action::SetNetworkInterface{first}));
+    CHECK(bench.refusal(action::SetNetworkInterface{first}).find("in use") != std::string::npos);
+    auto second = on_socket("eth1", others);
+    second.guest_mac = "06:00:00:00:00:01";
+    REQUIRE(bench.apply(action::SetNetworkInterface{second}));
+    auto third = on_socket("eth2", others);
+    third.guest_mac = "06:00:00:00:00:01";
+    CHECK(bench.refusal(action::SetNetworkInterface{third}).find("eth1's already") !=
+          std::string::npos);
+    CHECK_FALSE(bench.apply(action::SetNetworkInterface{{.iface_id = "e", .passt_fd = 9999}}));
+    CHECK_FALSE(bench.apply(action::SetNetworkInterface{{.iface_id = "e"}}));
+    CHECK_FALSE(bench.apply(action::SetNetworkInterface{
+        {.iface_id = "e", .host_dev_name = "a", .passt_fd = 5}}));
+    CHECK_FALSE(
+        bench.apply(action::SetNetworkInterface{{.iface_id = "e", .host_dev_name = "a/b"}}));
+
+    bench.start();
+    REQUIRE(bench.record.config.network_interfaces.size() == 2);
+    // One was made up, and everybody sees the same.
+    CHECK(bench.record.config.network_interfaces[0].guest_mac->starts_with("06:"));
+    CHECK(bench.record.context->network.find("eth0") != nullptr);
+    bench.pass(60);
+    bench.stop(StopKind::Reset);
+    CHECK(bench.record.count("create") == 2);
+    CHECK(bench.record.context->network.find("eth0") != nullptr);
+    CHECK_FALSE(bench.apply(action::SetNetworkInterface{first}));
+
+    const TokenBucketConfig bucket{.size = 5, .refill_time_ms = 100};
+    CHECK(bench.apply(action::PatchNetworkInterface{
+        .iface_id = "eth1", .rx_rate_limiter = {}, .tx_rate_limiter = {.ops = bucket}}));
+    CHECK(bench.record.calls.back() == "network limits eth1 tx");
+    const auto config = std::get<FullConfig>(*bench.monitor.apply(action::GetVmConfig{}));
+    CHECK(config.vm.network_interfaces[1].tx_rate_limiter.ops == bucket);
+    CHECK_FALSE(bench.apply(action::PatchNetworkInterface{.iface_id = "no"}));
+}
+
+TEST_CASE("metadata: where it may be set, and by which of the two ways") {
+    Bench bench;
+    std::vector<Fd> others;
+    CHECK(bench.apply(action::PutMmds{R"({"a": 1})"}));  // kept until it is served
+    CHECK_FALSE(bench.apply(action::SetMmdsConfig{{.network_interfaces = {"eth0"}}}));
+    REQUIRE(bench.apply(action::SetNetworkInterface{on_socket("eth0", others)}));
+    CHECK_FALSE(bench.apply(action::SetMmdsConfig{}));
+    CHECK_FALSE(bench.apply(
+        action::SetMmdsConfig{{.network_interfaces = {"eth0"}, .ipv4_address = "10.0.0.1"}}));
+
+    SUBCASE("mmds") {
+        REQUIRE(bench.apply(action::SetMmdsConfig{{.network_interfaces = {"eth0"}}}));
+        CHECK_FALSE(bench.apply(action::SetInstanceMetadata{}));
+        bench.start();
+        REQUIRE(bench.apply(action::PatchMmds{R"({"b": 2})"}));
+        const auto reply = std::get<JsonText>(*bench.monitor.apply(action::GetMmds{}));
+        CHECK(reply.text == R"({"a":1,"b":2})");
+        CHECK_FALSE(bench.apply(action::SetMmdsConfig{{.network_interfaces = {"eth0"}}}));
+    }
+    SUBCASE("instance metadata") {
+        InstanceMetadataConfig metadata{.network_interfaces = {"eth0"}};
+        metadata.instance.instance_id = "i-1";
+        metadata.instance.hostname = "web";
+        REQUIRE(bench.apply(action::SetInstanceMetadata{metadata}));
+        CHECK_FALSE(bench.apply(action::PutMmds{"{}"}));
+        CHECK_FALSE(bench.apply(action::SetMmdsConfig{{.network_interfaces = {"eth0"}}}));
+        bench.start();
+        metadata.instance.hostname = "other";
+        REQUIRE(bench.apply(action::SetInstanceMetadata{metadata}));
+        const auto reply = std::get<JsonText>(*bench.monitor.apply(action::GetMmds{}));
+        CHECK(reply.text.find(R"("hostname":"other")") != std::string::npos);
+        metadata.network_interfaces = {"eth1"};
+        CHECK_FALSE(bench.apply(action::SetInstanceMetadata{metadata}));
+    }
+    SUBCASE("none") {
+        bench.start();
+        CHECK_FALSE(bench.apply(action::PutMmds{"{}"}));
+    }
+}
+
+TEST_CASE("bad instance metadata is refused") {
+    Bench bench;
+    std::vector<Fd> others;
+    REQUIRE(bench.apply(action::SetNetworkInterface{on_socket("eth0", others)}));
+    InstanceMetadataConfig good{.network_interfaces = {"eth0"}};
+    good.instance.instance_id = "i-0123456789abcdef0";
+    const auto refused = [&](auto change) {
+        auto metadata = good;
+        change(metadata);
+        return !bench.apply(action::SetInstanceMetadata{metadata});
+    };
+    CHECK_FALSE(refused([](auto&) {}));
+    CHECK(refused([](auto& m) { m.network_interfaces = {"eth9"}; }));
+    CHECK(refused([](auto& m) { m.hop_limit = 0; }));
+    CHECK(refused([](auto& m) { m.hop_limit = 65; }));
+    CHECK(refused([](auto& m) { m.instance.instance_id = "x"; }));
+    CHECK(refused([](auto& m) { m.instance.instance_id = "i-" + std::string(99, '0'); }));
+    CHECK(refused([](auto& m) { m.instance.user_data = std::string(16385, 'x'); }));
+    CHECK(refused([](auto& m) { m.instance.role = "r"; }));
+    CHECK(refused([](auto& m) { m.instance.hostname = "a\nb"; }));
+}
+
+TEST_CASE("a guest network must hold together") {
+    Bench bench;
+    const auto refused = [&](const GuestNetworkConfig& network) {
+        std::vector<Fd> others;
+        auto interface = on_socket("eth0", others);
+        interface.guest_network = network;
+        const bool ok = bench.apply(action::SetNetworkInterface{interface});
+        if (!ok)
+            ::close(*interface.passt_fd);
+        return !ok;
+    };
+    CHECK_FALSE(
+        refused({.address = "172.31.0.10/20", .gateway = "172.31.0.1", .dns = {"1.1.1.1"}}));
+    CHECK(refused({.address = "172.31.0.10"}));
+    CHECK(refused({.address = "172.31.0.10/31"}));
+    CHECK(refused({.address = "172.31.0.10/20", .gateway = "10.0.0.1"}));
+    CHECK(refused({.address = "172.31.0.10/20", .local_gateway = true}));
+    CHECK(refused({.address = "172.31.0.10/20", .dns = {"x"}}));
+    CHECK(refused({.address = "172.31.0.10/20", .dns = {"::1", "::2", "::3", "::4"}}));
+    CHECK(refused({.address = "172.31.0.10/20", .address6 = "10.0.0.1/8"}));
+    CHECK(refused({.address = "172.31.0.10/20", .gateway6 = "fe80::1"}));
+    CHECK(refused({.address = "172.31.0.10/20", .address6 = "fd00::1/64", .gateway6 = "fd00::2"}));
 }

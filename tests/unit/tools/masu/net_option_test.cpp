@@ -1,0 +1,55 @@
+// --net and -p: what is understood, what is refused, and what the monitor is asked for.
+#include "tools/masu/net_option.hpp"
+
+#include <doctest/doctest.h>
+
+#include <boost/json.hpp>
+
+#include "tools/masu/passt_process.hpp"
+
+namespace masu::cli {
+
+TEST_CASE("--net in its three kinds, with settings in any order") {
+    CHECK(parse_net_option("none")->kind == NetOption::Kind::None);
+    CHECK(*parse_net_option("user") == NetOption{.kind = NetOption::Kind::User});
+    const auto tap = parse_net_option(
+        "tap=masu0,dns=1.1.1.1,bw=10M,mac=06:00:00:AB:00:01,address=10.0.0.2/24,dns=8.8.8.8,"
+        "gateway=10.0.0.1,mtu=1400,pps=5K");
+    REQUIRE(tap);
+    CHECK(tap->tap == "masu0");
+    CHECK(tap->mac == "06:00:00:ab:00:01");
+    CHECK(tap->address == "10.0.0.2/24");
+    CHECK(tap->dns == std::vector<std::string>{"1.1.1.1", "8.8.8.8"});
+    CHECK(tap->packets == 5120);
+    CHECK(net_from_json(to_json(*tap)) == *tap);
+
+    const auto request = interface_request(*tap, "net0", "web");
+    CHECK(request.at("host_dev_name").as_string() == "masu0");
+    CHECK(request.at("tx_rate_limiter").at("bandwidth").at("size").to_number<int>() ==
+          10 * 1024 * 1024);
+    CHECK(request.at("guest_network").at("hostname").as_string() == "web");
+}
+
+TEST_CASE("--net that makes no sense is refused with the reason") {
+    for (const char* bad :
+         {"", "tap", "tap=", "bridge", "none,mtu=1400", "user,mtu", "user,mtu=", "user,mtu=5",
+          "user,mtu=70000", "user,bw=0", "user,mac=zz", "user,mac=01:00:00:00:00:00",
+          "user,address=10.0.0.2/24", "user,colour=red", "tap=t,address=10.0.0.2",
+          "tap=t,gateway=10.0.0.1", "tap=t,address=10.0.0.2/24,gateway=x",
+          "tap=t,address=10.0.0.2/24,dns=1,dns=2"})
+        CHECK_MESSAGE(!parse_net_option(bad), bad);
+}
+
+TEST_CASE("-p names a port on each side") {
+    CHECK(*parse_published_port("8080:80") == PublishedPort{.host = 8080, .guest = 80});
+    const auto port = parse_published_port("127.0.0.1:53:5353/udp");
+    REQUIRE(port);
+    CHECK(*port == PublishedPort{
+                       .host_address = "127.0.0.1", .host = 53, .guest = 5353, .udp = true});
+    CHECK(to_string(*port) == "127.0.0.1:53:5353/udp");
+    for (const char* bad : {"", "80", "a:b", "0:80", "80:0", "80:70000", "80:80/sctp", "x:80:80",
+                            "::1:80:80", "80:80/"})
+        CHECK_MESSAGE(!parse_published_port(bad), bad);
+}
+
+}  // namespace masu::cli

@@ -1,0 +1,183 @@
+// Reading --net.
+#include "tools/masu/net_option.hpp"
+
+#include <boost/json.hpp>
+
+#include "base/bytes.hpp"
+#include "devices/net/firewall/address.hpp"
+
+namespace masu::cli {
+namespace {
+
+constexpr std::uint64_t max_mtu = 65535;
+constexpr std::size_t max_dns = 3;
+
+std::vector<std::string_view> split(std::string_view text, char at) {
+    std::vector<std::string_view> parts;
+    for (;;) {
+        const auto end = text.find(at);
+        parts.push_back(text.substr(0, end));
+        if (end == std::string_view::npos)
+            return parts;
+        text.remove_prefix(end + 1);
+    }
+}
+
+Result<std::uint64_t> parse_number(std::string_view key, std::string_view text) {
+    const auto value = parse_size(text);
+    if (!value || *value == 0)
+        return fail("--net: {}={} is not a whole number above 0", key, text);
+    return *value;
+}
+
+Result<> check_address(std::string_view key, std::string_view text) {
+    const auto address = net::parse_address(text);
+    if (!address || address->family != net::Family::V4)
+        return fail("--net: {}={} is not an IPv4 address", key, text);
+    return {};
+}
+
+Result<> apply(NetOption& net, std::string_view key, std::string_view value) {
+    const std::string text(value);
+    if (key == "mac") {
+        net.mac = net::to_string(TRY(net::parse_mac(text)));
+    } else if (key == "mtu") {
+        net.mtu = TRY(parse_number(key, value));
+        if (*net.mtu < 68 || *net.mtu > max_mtu)
+            return fail("--net: mtu={} must be 68 to {}", value, max_mtu);
+    } else if (key == "bw") {
+        net.bandwidth = TRY(parse_number(key, value));
+    } else if (key == "pps") {
+        net.packets = TRY(parse_number(key, value));
+    } else if (key == "address" && net.kind == NetOption::Kind::Tap) {
+        const auto prefix = net::parse_cidr(text);
+        if (!prefix || prefix->address.family != net::Family::V4)
+            return fail("--net: address={} is not an IPv4 address with its prefix length, such as "
+                        "172.31.0.10/20",
+                        value);
+        net.address = text;
+    } else if (key == "gateway" && net.kind == NetOption::Kind::Tap) {
+        TRY(check_address(key, value));
+        net.gateway = text;
+    } else if (key == "dns" && net.kind == NetOption::Kind::Tap) {
+        TRY(check_address(key, value));
+        net.dns.push_back(text);
+        if (net.dns.size() > max_dns)
+            return fail("--net: {} DNS servers at most", max_dns);
+    } else {
+        return fail("--net: unknown setting \"{}\"; known are mac=M, mtu=N, bw=SIZE and pps=N, and "
+                    "for a TAP also address=A/LENGTH, gateway=A and dns=A",
+                    key);
+    }
+    return {};
+}
+
+boost::json::object per_second(std::uint64_t rate) {
+    return {{"size", rate}, {"refill_time", 1000}};
+}
+
+std::optional<std::string> text_of(const boost::json::object& object, std::string_view key) {
+    const auto* value = object.if_contains(key);
+    return value == nullptr ? std::nullopt
+                            : std::optional<std::string>(std::string(value->as_string()));
+}
+
+std::optional<std::uint64_t> number_of(const boost::json::object& object, std::string_view key) {
+    const auto* value = object.if_contains(key);
+    return value == nullptr ? std::nullopt : std::optional(value->to_number<std::uint64_t>());
+}
+
+}  // namespace
+
+Result<NetOption> parse_net_option(std::string_view text) {
+    const auto parts = split(text, ',');
+    NetOption net;
+    const auto kind = parts.front();
+    if (kind == "none" && parts.size() == 1)
+        return net;
+    if (kind == "user") {
+        net.kind = NetOption::Kind::User;
+    } else if (kind.starts_with("tap=") && kind.size() > 4) {
+        net.kind = NetOption::Kind::Tap;
+        net.tap = kind.substr(4);
+    } else {
+        return fail("--net {}: must be user, tap=NAME or none, with settings after a comma", text);
+    }
+    for (std::size_t i = 1; i < parts.size(); ++i) {
+        const auto equals = parts[i].find('=');
+        if (equals == std::string_view::npos || equals + 1 == parts[i].size())
+            return fail("--net {}: \"{}\" must have the form SETTING=VALUE", text, parts[i]);
+        TRY(apply(net, parts[i].substr(0, equals), parts[i].substr(equals + 1)));
+    }
+    if (!net.address && (net.gateway || !net.dns.empty()))
+        return fail("--net {}: gateway= and dns= are told to the guest together with an address; "
+                    "add address=A/LENGTH",
+                    text);
+    return net;
+}
+
+boost::json::object interface_request(const NetOption& net, std::string_view id,
+                                      std::string_view hostname) {
+    boost::json::object request{{"iface_id", id}};
+    if (net.kind == NetOption::Kind::Tap)
+        request["host_dev_name"] = net.tap;
+    if (net.mac)
+        request["guest_mac"] = *net.mac;
+    if (net.mtu)
+        request["mtu"] = *net.mtu;
+    boost::json::object limits;
+    if (net.packets)
+        limits["ops"] = per_second(*net.packets);
+    if (net.bandwidth)
+        limits["bandwidth"] = per_second(*net.bandwidth);
+    if (!limits.empty()) {
+        request["rx_rate_limiter"] = limits;
+        request["tx_rate_limiter"] = std::move(limits);
+    }
+    if (net.address) {
+        boost::json::object network{{"address", *net.address}, {"hostname", hostname}};
+        if (net.gateway)
+            network["gateway"] = *net.gateway;
+        network["dns"] = boost::json::array(net.dns.begin(), net.dns.end());
+        request["guest_network"] = std::move(network);
+    }
+    return request;
+}
+
+boost::json::object to_json(const NetOption& net) {
+    boost::json::object object{{"kind", net.kind == NetOption::Kind::Tap ? "tap" : "user"}};
+    if (net.kind == NetOption::Kind::Tap)
+        object["tap"] = net.tap;
+    if (net.mac)
+        object["mac"] = *net.mac;
+    if (net.mtu)
+        object["mtu"] = *net.mtu;
+    if (net.address)
+        object["address"] = *net.address;
+    if (net.gateway)
+        object["gateway"] = *net.gateway;
+    object["dns"] = boost::json::array(net.dns.begin(), net.dns.end());
+    if (net.bandwidth)
+        object["bandwidth"] = *net.bandwidth;
+    if (net.packets)
+        object["packets"] = *net.packets;
+    return object;
+}
+
+NetOption net_from_json(const boost::json::object& object) {
+    NetOption net;
+    net.kind = object.at("kind").as_string() == "tap" ? NetOption::Kind::Tap
+                                                      : NetOption::Kind::User;
+    net.tap = text_of(object, "tap").value_or("");
+    net.mac = text_of(object, "mac");
+    net.mtu = number_of(object, "mtu");
+    net.address = text_of(object, "address");
+    net.gateway = text_of(object, "gateway");
+    for (const auto& server : object.at("dns").as_array())
+        net.dns.emplace_back(server.as_string());
+    net.bandwidth = number_of(object, "bandwidth");
+    net.packets = number_of(object, "packets");
+    return net;
+}
+
+}  // namespace masu::cli

@@ -1,0 +1,42 @@
+// The --net option: what kind of network, its settings, and how it is put to the monitor.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <boost/json/object.hpp>
+
+#include "base/result.hpp"
+
+namespace masu::cli {
+
+// user[,SETTING]..., tap=NAME[,SETTING]... or none.
+struct NetOption {
+    enum class Kind { None, User, Tap };
+    Kind kind = Kind::None;
+    std::string tap;                         // the interface's name, of kind Tap
+    std::optional<std::string> mac;          // absent: one is made up
+    std::optional<std::uint64_t> mtu;        // bytes
+    std::optional<std::string> address;      // "172.31.0.10/20": the monitor hands it out by DHCP
+    std::optional<std::string> gateway;
+    std::vector<std::string> dns;
+    std::optional<std::uint64_t> bandwidth;  // bytes a second, each way
+    std::optional<std::uint64_t> packets;    // a second, each way
+    bool operator==(const NetOption&) const = default;
+};
+
+[[nodiscard]] Result<NetOption> parse_net_option(std::string_view text);
+
+// The body of PUT /network-interfaces/{id}; the backend's descriptor, of kind User, is the
+// caller's to add.
+[[nodiscard]] boost::json::object interface_request(const NetOption& net, std::string_view id,
+                                                    std::string_view hostname);
+
+// vm.json and back.
+[[nodiscard]] boost::json::object to_json(const NetOption& net);
+[[nodiscard]] NetOption net_from_json(const boost::json::object& object);  // throws on bad shape
+
+}  // namespace masu::cli

@@ -1,0 +1,94 @@
+// The network interfaces of a VM as its monitor holds them: what outlives a reboot of the guest.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/clock.hpp"
+#include "base/event_loop.hpp"
+#include "base/log.hpp"
+#include "base/metrics.hpp"
+#include "base/result.hpp"
+#include "devices/net/backend.hpp"
+#include "devices/net/frame_filter.hpp"
+#include "devices/net/metadata/service.hpp"
+#include "devices/net/metadata/store.hpp"
+#include "devices/net/services/services.hpp"
+#include "devices/net/tap.hpp"
+#include "devices/net/virtio_net.hpp"
+#include "vmm/config.hpp"
+
+namespace masu {
+
+// What an interface's devices work with; all of it outlives them.
+struct NetworkHost {
+    EventLoop& loop;
+    const Log& log;
+    Metrics& metrics;
+    const Clock& clock;
+};
+
+// One interface: backend, filter and services, which the devices of successive boots use in turn.
+// Loop thread.
+class NetworkInterface {
+  public:
+    // Opens the backend. `config` has been checked and names a MAC.
+    [[nodiscard]] static Result<std::unique_ptr<NetworkInterface>> open(
+        const NetworkInterfaceConfig& config);
+
+    // The device for one boot, which borrows from this interface; the one before is gone. `vm`
+    // says what the guest is told, `store` what the metadata service shows.
+    [[nodiscard]] Result<std::unique_ptr<net::VirtioNet>> make_device(
+        const VmConfig& vm, const net::MetadataStore& store, const NetworkHost& host);
+
+    // The rules from the next frame on; from the first call on nothing passes without a rule. The
+    // addresses the firewall takes for the guest's own are those of the last make_device().
+    [[nodiscard]] Result<> set_rules(std::shared_ptr<const net::CompiledRules> rules);
+    // Null before set_rules().
+    [[nodiscard]] net::Firewall* firewall() noexcept { return filter_.firewall(); }
+
+    // For the next device; a running one is told by itself.
+    void set_limits(const RateLimiterConfig& rx, const RateLimiterConfig& tx);
+
+    [[nodiscard]] const NetworkInterfaceConfig& config() const noexcept { return config_; }
+    [[nodiscard]] const net::MacAddress& mac() const noexcept { return mac_; }
+
+  private:
+    explicit NetworkInterface(NetworkInterfaceConfig config) : config_(std::move(config)) {}
+    [[nodiscard]] Result<> open_backend();
+    [[nodiscard]] Result<> make_services(const VmConfig& vm, const net::MetadataStore& store);
+
+    NetworkInterfaceConfig config_;
+    net::MacAddress mac_{};
+    net::Tap* tap_ = nullptr;  // backend_, where it is one
+    std::unique_ptr<net::Backend> backend_;
+    net::SecurityFilter filter_;
+    net::InterfaceConfig firewall_config_;
+    std::unique_ptr<net::MetadataService> metadata_;
+    std::unique_ptr<net::Services> services_;
+};
+
+// All interfaces of a VM, by id, and the document that the metadata service shows. Loop thread.
+class Network {
+  public:
+    // `metadata_limit`: the largest metadata document, in bytes.
+    explicit Network(std::size_t metadata_limit) : store_(metadata_limit) {}
+
+    // Adds an interface, or replaces the one of that id. Fills in the MAC where none is given.
+    [[nodiscard]] Result<> set_interface(NetworkInterfaceConfig& config);
+    [[nodiscard]] NetworkInterface* find(const std::string& id) noexcept;
+
+    // The document that PUT /mmds sets, or the tree made from the instance metadata.
+    [[nodiscard]] net::MetadataStore& store() noexcept { return store_; }
+    void show_instance(const InstanceMetadataConfig& metadata, const VmConfig& vm);
+
+  private:
+    net::MetadataStore store_;
+    std::map<std::string, std::unique_ptr<NetworkInterface>> interfaces_;
+};
+
+// Rate limits as the API states them.
+[[nodiscard]] RateLimiter::Limits to_limits(const RateLimiterConfig& config);
+
+}  // namespace masu
