@@ -112,7 +112,7 @@ struct MmdsConfig {
 struct InstanceMetadataConfig {
     std::vector<std::string> network_interfaces;
     bool tokens_required = true;
-    unsigned hop_limit = 2;       // 1 to 64
+    unsigned hop_limit = 2;          // 1 to 64
     net::InstanceMetadata instance;  // its interfaces are filled in by the monitor
 };
 

@@ -71,9 +71,10 @@ Result<> check_served(const VmConfig& vm, std::string_view where,
 Result<> check(const GuestNetworkConfig& network, const std::string& id) {
     const auto subnet = net::parse_cidr(network.address);
     if (!subnet || subnet->address.family != net::Family::V4 || subnet->length > 30)
-        return fail("interface {}: guest_network.address '{}' is not an IPv4 address with a prefix "
-                    "length of 30 or less",
-                    id, network.address);
+        return fail(
+            "interface {}: guest_network.address '{}' is not an IPv4 address with a prefix "
+            "length of 30 or less",
+            id, network.address);
     if (network.gateway) {
         const auto gateway = net::parse_address(*network.gateway);
         if (!gateway || !subnet->contains(*gateway))
@@ -90,9 +91,10 @@ Result<> check(const GuestNetworkConfig& network, const std::string& id) {
     if (network.address6) {
         const auto subnet6 = net::parse_cidr(*network.address6);
         if (!subnet6 || subnet6->address.family != net::Family::V6)
-            return fail("interface {}: guest_network.address6 '{}' is not an IPv6 address with its "
-                        "prefix length",
-                        id, *network.address6);
+            return fail(
+                "interface {}: guest_network.address6 '{}' is not an IPv6 address with its "
+                "prefix length",
+                id, *network.address6);
     }
     if (network.gateway6) {
         const auto gateway = net::parse_address(*network.gateway6);
@@ -200,8 +202,9 @@ Result<> check(const InstanceMetadataConfig& metadata, const VmConfig& vm) {
                             ? std::string_view(instance.instance_id).substr(2)
                             : std::string_view();
     if (digits.empty() || digits.size() > 40 || !std::ranges::all_of(digits, is_alphanumeric))
-        return fail("instance-metadata: instance_id '{}' must be i- and up to 40 letters and digits",
-                    instance.instance_id.substr(0, 64));
+        return fail(
+            "instance-metadata: instance_id '{}' must be i- and up to 40 letters and digits",
+            instance.instance_id.substr(0, 64));
     if (instance.user_data && instance.user_data->size() > max_user_data)
         return fail("instance-metadata: user_data has {} bytes, but may have {} at most",
                     instance.user_data->size(), max_user_data);
@@ -227,8 +230,8 @@ Result<> check(const MmdsConfig& mmds, const VmConfig& vm) {
 
 Result<> check_room(const VmConfig& vm, const NetworkInterfaceConfig& interface) {
     const auto& all = vm.network_interfaces;
-    const bool replaces = std::ranges::find(all, interface.iface_id,
-                                            &NetworkInterfaceConfig::iface_id) != all.end();
+    const bool replaces =
+        std::ranges::find(all, interface.iface_id, &NetworkInterfaceConfig::iface_id) != all.end();
     if (!replaces && all.size() >= max_network_interfaces)
         return fail("interface {}: a VM can have {} interfaces at most", interface.iface_id,
                     max_network_interfaces);
@@ -250,7 +253,8 @@ Result<> check(const VmConfig& vm) {
     TRY(check(vm.machine));
     if (!vm.boot_source)
         return fail(
-            "nothing to boot is set; give a kernel through /boot-source, or {{\"firmware\": true}} to "
+            "nothing to boot is set; give a kernel through /boot-source, or {{\"firmware\": true}} "
+            "to "
             "boot what the drives hold");
     TRY(check(*vm.boot_source));
     if (vm.boot_source->firmware && vm.transport != Transport::Pci)

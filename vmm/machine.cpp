@@ -8,9 +8,9 @@
 #include "base/bytes.hpp"
 #include "devices/block/virtio_block.hpp"
 #include "devices/virtio/rng.hpp"
+#include "firmware/boot_info.hpp"
 #include "vmm/acpi/smbios.hpp"
 #include "vmm/acpi/tables.hpp"
-#include "firmware/boot_info.hpp"
 #include "vmm/boot/firmware.hpp"
 #include "vmm/boot/loader.hpp"
 #include "vmm/boot/reset_vector.hpp"
@@ -154,8 +154,8 @@ void KvmMachine::on_firmware_event(std::uint8_t value) {
                          "the firmware found nothing that boots; the console says what it tried"});
             break;
         case firmware::FirmwareEvent::Crash:
-            report_stop({StopKind::Error,
-                         "the boot loader crashed; the console's last lines say where"});
+            report_stop(
+                {StopKind::Error, "the boot loader crashed; the console's last lines say where"});
             break;
     }
 }
@@ -299,9 +299,10 @@ Result<> KvmMachine::load_kernel(const VmConfig& config) {
                               .virtio_mmio = virtio_->mmio_windows()},
                              memory_));
     auto identity = TRY(identity_of(config));
-    TRY(acpi::install_smbios(
-        {.identity = std::move(identity), .vcpus = config.machine.vcpu_count, .memory_bytes = memory_.total_bytes()},
-        memory_));
+    TRY(acpi::install_smbios({.identity = std::move(identity),
+                              .vcpus = config.machine.vcpu_count,
+                              .memory_bytes = memory_.total_bytes()},
+                             memory_));
     TRY(boot::install_reset_vector(memory_));
     if (source.firmware) {
         entry_ = TRY(boot::load_firmware({.load_options = source.boot_args.value_or(""),

@@ -120,7 +120,8 @@ Result<VmmReply> Monitor::carry_out(const action::SetInstanceMetadata& action) {
     TRY(check(action.config, vm_));
     if (state_ != VmState::NotStarted) {
         if (!vm_.metadata)
-            return fail("no metadata service is configured; PUT /instance-metadata before the start");
+            return fail(
+                "no metadata service is configured; PUT /instance-metadata before the start");
         if (action.config.network_interfaces != vm_.metadata->network_interfaces)
             return fail("network_interfaces cannot change once the instance has started");
     }

@@ -194,14 +194,16 @@ struct Stop {
 
 }  // namespace action
 
-using VmmAction = std::variant<
-    action::GetInstanceInfo, action::GetVersion, action::GetMachineConfig, action::GetVmConfig,
-    action::GetMetrics, action::GetBootTimer, action::SetMachineConfig, action::PatchMachineConfig,
-    action::SetBootSource, action::SetDrive, action::SetNetworkInterface, action::SetMmdsConfig, action::SetInstanceMetadata,
-    action::PutMmds, action::PatchMmds, action::GetMmds, action::SetEntropy, action::SetLogger,
-    action::SetMetrics, action::SetSerial, action::StartInstance, action::PatchDrive,
-    action::PatchNetworkInterface, action::Pause, action::Resume, action::FlushMetrics,
-    action::SendCtrlAltDel, action::PressPowerButton, action::Stop>;
+using VmmAction =
+    std::variant<action::GetInstanceInfo, action::GetVersion, action::GetMachineConfig,
+                 action::GetVmConfig, action::GetMetrics, action::GetBootTimer,
+                 action::SetMachineConfig, action::PatchMachineConfig, action::SetBootSource,
+                 action::SetDrive, action::SetNetworkInterface, action::SetMmdsConfig,
+                 action::SetInstanceMetadata, action::PutMmds, action::PatchMmds, action::GetMmds,
+                 action::SetEntropy, action::SetLogger, action::SetMetrics, action::SetSerial,
+                 action::StartInstance, action::PatchDrive, action::PatchNetworkInterface,
+                 action::Pause, action::Resume, action::FlushMetrics, action::SendCtrlAltDel,
+                 action::PressPowerButton, action::Stop>;
 
 // What an action answers. Done: carried out, nothing to tell.
 struct Done {};

@@ -42,7 +42,8 @@ class Backend {
     virtual void set_active_queues(unsigned count) noexcept = 0;
 
     // The next frame of a queue with a NetHeader before it. The buffer holds both at their largest.
-    [[nodiscard]] virtual Received receive(unsigned queue, std::span<std::byte> buffer) noexcept = 0;
+    [[nodiscard]] virtual Received receive(unsigned queue,
+                                           std::span<std::byte> buffer) noexcept = 0;
     // Whether send() would take a frame now.
     [[nodiscard]] virtual bool can_send(unsigned queue) noexcept = 0;
     // `packet` begins with sizeof(NetHeader) bytes of judged header, in an iovec of their own.

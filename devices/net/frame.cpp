@@ -52,8 +52,7 @@ std::optional<TransportPlace> find_ipv6(std::span<const std::byte> bytes) {
         .ipv6 = true, .protocol = byte_at(bytes, at + 6), .offset = at + ipv6_header_size};
     for (int i = 0; i < max_extension_headers; ++i) {
         const bool fragment = place.protocol == 44;
-        const bool options =
-            place.protocol == 0 || place.protocol == 43 || place.protocol == 60;
+        const bool options = place.protocol == 0 || place.protocol == 43 || place.protocol == 60;
         if (!fragment && !options)
             return measure(bytes, place) ? std::optional(place) : std::nullopt;
         if (place.offset + 8 > bytes.size())

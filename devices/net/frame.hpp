@@ -28,7 +28,7 @@ inline constexpr std::uint8_t protocol_icmpv6 = 58;
 struct TransportPlace {
     bool ipv6 = false;
     std::uint8_t protocol = 0;
-    bool fragment = false;  // the packet is a fragment (the first one)
+    bool fragment = false;        // the packet is a fragment (the first one)
     std::size_t offset = 0;       // of the transport header, from the start of the frame
     std::size_t header_size = 0;  // of a whole TCP or UDP header; 0 for other protocols
 };

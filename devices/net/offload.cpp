@@ -127,10 +127,9 @@ std::expected<JudgedHeader, OffloadFault> judge_header(const NetHeader& header,
     judged.header.csum_offset = header.csum_offset;
 
     const auto place = find_transport(bytes);
-    const bool own_checksum =
-        place && place->header_size != 0 && !place->fragment &&
-        place->offset == header.csum_start &&
-        header.csum_offset == checksum_offset(place->protocol);
+    const bool own_checksum = place && place->header_size != 0 && !place->fragment &&
+                              place->offset == header.csum_start &&
+                              header.csum_offset == checksum_offset(place->protocol);
     if (kind == gso_none) {
         judged.complete_checksum_first = !own_checksum;
         return judged;

@@ -57,21 +57,23 @@ Result<Fd> attach(const std::string& name, bool multi_queue) {
     auto fd = TRY(open_tun());
     ifreq request{};
     name.copy(request.ifr_name, IFNAMSIZ - 1);
-    request.ifr_flags =
-        static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (multi_queue ? IFF_MULTI_QUEUE : 0));
+    request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR |
+                                           (multi_queue ? IFF_MULTI_QUEUE : 0));
     if (::ioctl(fd.get(), TUNSETIFF, &request) == 0)
         return fd;
     const int error = errno;
     if (error == EPERM)
-        return fail("cannot use TAP {}: it does not exist or belongs to another user; make it with "
-                    "`ip tuntap add {} mode tap user $USER`, as root",
-                    name, name);
+        return fail(
+            "cannot use TAP {}: it does not exist or belongs to another user; make it with "
+            "`ip tuntap add {} mode tap user $USER`, as root",
+            name, name);
     if (error == EBUSY)
         return fail("cannot use TAP {}: another program is attached to it", name);
     if (error == EINVAL)
-        return fail("cannot use {}: it exists and is no TAP interface of the kind asked for "
-                    "(IFF_TAP, {} queue)",
-                    name, multi_queue ? "multi" : "single");
+        return fail(
+            "cannot use {}: it exists and is no TAP interface of the kind asked for "
+            "(IFF_TAP, {} queue)",
+            name, multi_queue ? "multi" : "single");
     return fail_errno(error, "cannot use TAP {}", name);
 }
 
@@ -111,8 +113,7 @@ Result<std::unique_ptr<Tap>> Tap::adopt(std::vector<Fd> descriptors) {
     std::string name;
     for (const auto& fd : descriptors) {
         ifreq request{};
-        if (::ioctl(fd.get(), TUNGETIFF, &request) < 0 ||
-            (request.ifr_flags & IFF_TAP) == 0)
+        if (::ioctl(fd.get(), TUNGETIFF, &request) < 0 || (request.ifr_flags & IFF_TAP) == 0)
             return fail("descriptor {} is not attached to a TAP interface", fd.get());
         if ((request.ifr_flags & (IFF_NO_PI | IFF_VNET_HDR)) != (IFF_NO_PI | IFF_VNET_HDR))
             return fail("TAP descriptor {} must be made with IFF_NO_PI and IFF_VNET_HDR", fd.get());
@@ -177,8 +178,8 @@ Received Tap::receive(unsigned queue, std::span<std::byte> buffer) noexcept {
 }
 
 IoStatus Tap::send(unsigned queue, std::span<const iovec> packet) noexcept {
-    const auto size = ::writev(descriptors_[queue].get(), packet.data(),
-                               static_cast<int>(packet.size()));
+    const auto size =
+        ::writev(descriptors_[queue].get(), packet.data(), static_cast<int>(packet.size()));
     if (size >= 0)
         return IoStatus::Done;
     if (errno == EBADFD)

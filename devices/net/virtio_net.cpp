@@ -43,9 +43,9 @@ VirtioNet::Counters::Counters(Metrics& metrics, const std::string& group)
       control_refused(metrics.counter(group, "control_refused")),
       backend_closed(metrics.counter(group, "backend_closed")) {}
 
-VirtioNet::VirtioNet(std::string id, Backend& backend, FrameFilter& filter,
-                     GuestServices* services, const Options& options, EventLoop& loop, Log log,
-                     Metrics& metrics, const Clock& clock)
+VirtioNet::VirtioNet(std::string id, Backend& backend, FrameFilter& filter, GuestServices* services,
+                     const Options& options, EventLoop& loop, Log log, Metrics& metrics,
+                     const Clock& clock)
     : id_(std::move(id)),
       backend_(backend),
       filter_(filter),

@@ -168,12 +168,12 @@ class VirtioNet final : public virtio::Device {
     bool control_pending_ = false;  // may have commands we have not taken
 
     std::vector<Pair> pairs_;
-    std::vector<std::byte> tx_buffer_;       // the private copy of what is being sent
+    std::vector<std::byte> tx_buffer_;  // the private copy of what is being sent
     std::vector<iovec> tx_iovecs_;
     std::vector<virtio::Chain> rx_chains_;   // of the frame being delivered
     std::vector<std::byte> service_packet_;  // header and frame of an answer that found no buffer
     std::vector<std::byte> answer_packet_;
-    std::optional<Nanoseconds> timer_at_;    // when the timer is due, if it is armed
+    std::optional<Nanoseconds> timer_at_;  // when the timer is due, if it is armed
     std::optional<EventLoop::Timer> timer_;
 };
 

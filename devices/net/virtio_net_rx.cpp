@@ -19,8 +19,7 @@ void VirtioNet::receive(std::size_t index) {
         const auto size = pair.frame_size - sizeof(NetHeader);
         if (!admit(pair, size))
             break;
-        const auto delivery =
-            deliver(*pair.rx, std::span(pair.frame).first(pair.frame_size));
+        const auto delivery = deliver(*pair.rx, std::span(pair.frame).first(pair.frame_size));
         if (delivery == Delivery::Fault)
             return;
         if (delivery == Delivery::NoBuffers) {

@@ -50,10 +50,10 @@ void VirtioNet::transmit(std::size_t index) {
 VirtioNet::Outcome VirtioNet::transmit_one(Pair& pair, unsigned queue, virtio::Chain& chain) {
     NetHeader header;
     const auto total = chain.readable_size();
-    if (total < sizeof header + ethernet_header_size ||
-        total > sizeof header + max_frame_size) {
+    if (total < sizeof header + ethernet_header_size || total > sizeof header + max_frame_size) {
         counters_.tx_malformed.add();
-        log_.guest_fault("a frame of an impossible size", {kv("interface", id_), kv("size", total)});
+        log_.guest_fault("a frame of an impossible size",
+                         {kv("interface", id_), kv("size", total)});
         return Outcome::Served;
     }
     const auto size = static_cast<std::size_t>(total - sizeof header);
@@ -159,7 +159,8 @@ std::span<const iovec> VirtioNet::gather(const virtio::Chain& chain, NetHeader& 
                                            tx_iovecs_);
         // More pieces than one writev() takes. The copy ends where the judged bytes begin.
         if (tx_iovecs_.size() > IOV_MAX) {
-            chain.read(sizeof header + copied, std::span(tx_buffer_).subspan(copied, size - copied));
+            chain.read(sizeof header + copied,
+                       std::span(tx_buffer_).subspan(copied, size - copied));
             put_private(size);
         }
     }

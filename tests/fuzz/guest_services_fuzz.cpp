@@ -87,8 +87,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         } else if (kind % 4 == 1) {
             // Straight to the service: the HTTP parser and the paths.
             const auto bytes = input.take_bytes(input.take<std::uint16_t>() % 2048);
-            const auto text = std::string_view(reinterpret_cast<const char*>(bytes.data()),
-                                               bytes.size());
+            const auto text =
+                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
             require(metadata.serve({}, {}, text, now).consumed <= text.size());
         } else {
             const auto frame = input.take_bytes(input.take<std::uint16_t>() % 2048);

@@ -99,9 +99,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     fake::FakeBackend backend(2);
     fake::FakeFilter filter;
     const auto loop = std::move(*EventLoop::create());
-    const auto device = std::move(*VirtioNet::create("f", backend, filter, nullptr,
-                                                     {.queue_pairs = 2}, *loop, Log(), metrics,
-                                                     clock));
+    const auto device = std::move(*VirtioNet::create(
+        "f", backend, filter, nullptr, {.queue_pairs = 2}, *loop, Log(), metrics, clock));
     std::vector<std::unique_ptr<Ring>> rings;
     std::vector<std::optional<virtio::Queue>> queues;
     for (int i = 0; i < 5; ++i) {
@@ -110,11 +109,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     {
         const std::lock_guard lock(device->mutex());
-        device->activate({.memory = &memory.guest(),
-                          .features = (device->features() & input.take<std::uint64_t>()) |
-                                      ring_features,
-                          .queues = std::move(queues),
-                          .driver = &driver});
+        device->activate(
+            {.memory = &memory.guest(),
+             .features = (device->features() & input.take<std::uint64_t>()) | ring_features,
+             .queues = std::move(queues),
+             .driver = &driver});
     }
     act(*device, input, rings, backend, driver);
     loop->run_once(0);

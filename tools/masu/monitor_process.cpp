@@ -196,8 +196,7 @@ Result<> MonitorProcess::kill() const {
 }
 
 Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& folder, const Fd& lock,
-                                     const std::string& log_level,
-                                     std::span<const Fd> inherited) {
+                                     const std::string& log_level, std::span<const Fd> inherited) {
     const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     const Fd log(
         ::open(folder.monitor_log().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));

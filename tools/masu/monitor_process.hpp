@@ -29,7 +29,8 @@ struct MonitorProcess {
 };
 
 // Starts the monitor of `folder` as a child in a session of its own, with `lock` as its sign of
-// life, and waits until its API listens. It inherits `inherited` under the same numbers. The error is what the monitor said when it gave up.
+// life, and waits until its API listens. It inherits `inherited` under the same numbers. The error
+// is what the monitor said when it gave up.
 [[nodiscard]] Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& folder,
                                                    const Fd& lock, const std::string& log_level,
                                                    std::span<const Fd> inherited);

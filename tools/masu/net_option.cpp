@@ -52,9 +52,10 @@ Result<> apply(NetOption& net, std::string_view key, std::string_view value) {
     } else if (key == "address" && net.kind == NetOption::Kind::Tap) {
         const auto prefix = net::parse_cidr(text);
         if (!prefix || prefix->address.family != net::Family::V4)
-            return fail("--net: address={} is not an IPv4 address with its prefix length, such as "
-                        "172.31.0.10/20",
-                        value);
+            return fail(
+                "--net: address={} is not an IPv4 address with its prefix length, such as "
+                "172.31.0.10/20",
+                value);
         net.address = text;
     } else if (key == "gateway" && net.kind == NetOption::Kind::Tap) {
         TRY(check_address(key, value));
@@ -65,9 +66,10 @@ Result<> apply(NetOption& net, std::string_view key, std::string_view value) {
         if (net.dns.size() > max_dns)
             return fail("--net: {} DNS servers at most", max_dns);
     } else {
-        return fail("--net: unknown setting \"{}\"; known are mac=M, mtu=N, bw=SIZE and pps=N, and "
-                    "for a TAP also address=A/LENGTH, gateway=A and dns=A",
-                    key);
+        return fail(
+            "--net: unknown setting \"{}\"; known are mac=M, mtu=N, bw=SIZE and pps=N, and "
+            "for a TAP also address=A/LENGTH, gateway=A and dns=A",
+            key);
     }
     return {};
 }
@@ -110,9 +112,10 @@ Result<NetOption> parse_net_option(std::string_view text) {
         TRY(apply(net, parts[i].substr(0, equals), parts[i].substr(equals + 1)));
     }
     if (!net.address && (net.gateway || !net.dns.empty()))
-        return fail("--net {}: gateway= and dns= are told to the guest together with an address; "
-                    "add address=A/LENGTH",
-                    text);
+        return fail(
+            "--net {}: gateway= and dns= are told to the guest together with an address; "
+            "add address=A/LENGTH",
+            text);
     return net;
 }
 
@@ -166,8 +169,8 @@ boost::json::object to_json(const NetOption& net) {
 
 NetOption net_from_json(const boost::json::object& object) {
     NetOption net;
-    net.kind = object.at("kind").as_string() == "tap" ? NetOption::Kind::Tap
-                                                      : NetOption::Kind::User;
+    net.kind =
+        object.at("kind").as_string() == "tap" ? NetOption::Kind::Tap : NetOption::Kind::User;
     net.tap = text_of(object, "tap").value_or("");
     net.mac = text_of(object, "mac");
     net.mtu = number_of(object, "mtu");

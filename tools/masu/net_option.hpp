@@ -17,10 +17,10 @@ namespace masu::cli {
 struct NetOption {
     enum class Kind { None, User, Tap };
     Kind kind = Kind::None;
-    std::string tap;                         // the interface's name, of kind Tap
-    std::optional<std::string> mac;          // absent: one is made up
-    std::optional<std::uint64_t> mtu;        // bytes
-    std::optional<std::string> address;      // "172.31.0.10/20": the monitor hands it out by DHCP
+    std::string tap;                     // the interface's name, of kind Tap
+    std::optional<std::string> mac;      // absent: one is made up
+    std::optional<std::uint64_t> mtu;    // bytes
+    std::optional<std::string> address;  // "172.31.0.10/20": the monitor hands it out by DHCP
     std::optional<std::string> gateway;
     std::vector<std::string> dns;
     std::optional<std::uint64_t> bandwidth;  // bytes a second, each way

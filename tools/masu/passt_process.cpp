@@ -38,9 +38,9 @@ void add_ports(std::vector<std::string>& arguments, const std::vector<PublishedP
             continue;
         any = true;
         arguments.emplace_back(option);
-        arguments.push_back(
-            fmt::format("{}{}{}:{}", port.host_address, port.host_address.empty() ? "" : "/",
-                        port.host, port.guest));
+        arguments.push_back(fmt::format("{}{}{}:{}", port.host_address,
+                                        port.host_address.empty() ? "" : "/", port.host,
+                                        port.guest));
     }
     if (!any) {
         arguments.emplace_back(option);

@@ -302,11 +302,12 @@ void add_machine_options(CLI::App& command, RunOptions& options) {
 
 void add_network_options(CLI::App& command, NetworkOptions& options) {
     command
-        .add_option("--net", options.nets,
-                    "The network: user (through passt; the default where it is installed), tap=NAME "
-                    "(an interface of this machine) or none. Settings: mac=M, mtu=N, bw=SIZE "
-                    "(bytes a second), pps=N (packets a second); of a TAP also address=A/LENGTH, "
-                    "gateway=A, dns=A. Repeat for more interfaces")
+        .add_option(
+            "--net", options.nets,
+            "The network: user (through passt; the default where it is installed), tap=NAME "
+            "(an interface of this machine) or none. Settings: mac=M, mtu=N, bw=SIZE "
+            "(bytes a second), pps=N (packets a second); of a TAP also address=A/LENGTH, "
+            "gateway=A, dns=A. Repeat for more interfaces")
         ->type_name("NET[,SETTING]...")
         ->allow_extra_args(false)
         ->take_all();

@@ -34,9 +34,10 @@ Result<Endpoint> endpoint_of(const VmRecord& record) {
     for (const auto& net : record.nets)
         if (net.address)
             return Endpoint{net.address->substr(0, net.address->find('/'))};
-    return fail("{} cannot be reached by ssh: publish its port 22 (masu run -p 2222:22), or give "
-                "its TAP an address=",
-                record.name);
+    return fail(
+        "{} cannot be reached by ssh: publish its port 22 (masu run -p 2222:22), or give "
+        "its TAP an address=",
+        record.name);
 }
 
 Result<int> run(const SshOptions& options) {

@@ -55,15 +55,14 @@ boost::json::object metadata_request(const VmRecord& record, const GuestMetadata
             interfaces.emplace_back(interface_id(i));
     boost::json::array keys;
     for (std::size_t i = 0; i < metadata.keys.size(); ++i)
-        keys.push_back(boost::json::object{{"name", fmt::format("masu-{}", i)},
-                                           {"key", metadata.keys[i]}});
-    boost::json::object request{
-        {"network_interfaces", std::move(interfaces)},
-        {"http_tokens", metadata.tokens_required ? "required" : "optional"},
-        {"instance_id", fmt::format("i-0{}", record.id)},
-        {"hostname", record.name},
-        {"public_keys", std::move(keys)},
-        {"pending_time", rfc3339(record.created)}};
+        keys.push_back(
+            boost::json::object{{"name", fmt::format("masu-{}", i)}, {"key", metadata.keys[i]}});
+    boost::json::object request{{"network_interfaces", std::move(interfaces)},
+                                {"http_tokens", metadata.tokens_required ? "required" : "optional"},
+                                {"instance_id", fmt::format("i-0{}", record.id)},
+                                {"hostname", record.name},
+                                {"public_keys", std::move(keys)},
+                                {"pending_time", rfc3339(record.created)}};
     if (!record.type.empty())
         request["instance_type"] = record.type;
     if (!metadata.user_data.empty())
@@ -108,8 +107,9 @@ Result<> choose_networks(const NetworkOptions& options, VmRecord& record) {
     if (users > 1)
         return fail("--net user is given twice; a VM can have one of them");
     if (users == 1 && !find_passt())
-        return fail("--net user needs the program passt; install it (apt-get install passt), or "
-                    "use --net none");
+        return fail(
+            "--net user needs the program passt; install it (apt-get install passt), or "
+            "use --net none");
     for (const auto& text : options.ports)
         record.ports.push_back(TRY(parse_published_port(text)));
     if (!record.ports.empty() && users == 0)
@@ -175,8 +175,9 @@ Result<> configure_networks(const MonitorClient& client, const VmRecord& record,
     if (metadata.on && addressed)
         TRY(client.put("/instance-metadata", metadata_request(record, metadata)));
     else if (!metadata.user_data.empty() || !metadata.keys.empty())
-        return fail("--user-data and --ssh-key reach the guest over its network; use --net user, "
-                    "or give a TAP an address=");
+        return fail(
+            "--user-data and --ssh-key reach the guest over its network; use --net user, "
+            "or give a TAP an address=");
     return {};
 }
 

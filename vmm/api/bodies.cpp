@@ -103,7 +103,7 @@ void write(JsonWriter& json, const MetricsConfig& metrics) {
 }
 
 constexpr std::uint64_t any_boot_device = 255;  // check() knows the limit
-constexpr std::uint64_t any_vcpu_count = 255;  // u8 on the wire; check() knows the limit
+constexpr std::uint64_t any_vcpu_count = 255;   // u8 on the wire; check() knows the limit
 
 }  // namespace
 

@@ -29,8 +29,7 @@ Result<std::vector<VmmAction>> parse_config(std::string_view text, const std::st
     if (auto section = file.object("mmds-config"))
         actions.emplace_back(action::SetMmdsConfig{TRY(read_mmds_config(*section))});
     if (auto section = file.object("instance-metadata"))
-        actions.emplace_back(
-            action::SetInstanceMetadata{TRY(read_instance_metadata(*section))});
+        actions.emplace_back(action::SetInstanceMetadata{TRY(read_instance_metadata(*section))});
     if (auto section = file.object("entropy"))
         actions.emplace_back(action::SetEntropy{TRY(read_entropy(*section))});
     if (auto section = file.object("serial"))

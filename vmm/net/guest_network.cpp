@@ -44,16 +44,14 @@ Result<net::ServiceConfig> service_config(const NetworkInterfaceConfig& config,
     const auto& network = *config.guest_network;
     services.hostname = network.hostname;
     const auto [address, length] = TRY(split_cidr(network.address));
-    services.ipv4 = net::Ipv4Network{.address = address,
-                                     .prefix_length = length,
-                                     .local_gateway = network.local_gateway};
+    services.ipv4 = net::Ipv4Network{
+        .address = address, .prefix_length = length, .local_gateway = network.local_gateway};
     if (network.gateway)
         services.ipv4->gateway = TRY(net::parse_address(*network.gateway));
     if (network.address6) {
         const auto [address6, length6] = TRY(split_cidr(*network.address6));
-        services.ipv6 = net::Ipv6Network{.address = address6,
-                                         .prefix_length = length6,
-                                         .local_gateway = network.local_gateway6};
+        services.ipv6 = net::Ipv6Network{
+            .address = address6, .prefix_length = length6, .local_gateway = network.local_gateway6};
         if (network.gateway6)
             services.ipv6->gateway = TRY(net::parse_address(*network.gateway6));
     }
@@ -115,8 +113,7 @@ net::InstanceMetadata::Interface metadata_interface(const NetworkInterfaceConfig
     const auto& network = *config.guest_network;
     if (const auto address = split_cidr(network.address)) {
         interface.ipv4 = address->first;
-        interface.subnet4 =
-            net::to_string(net::Prefix::canonical(address->first, address->second));
+        interface.subnet4 = net::to_string(net::Prefix::canonical(address->first, address->second));
     }
     if (network.address6)
         if (const auto address = split_cidr(*network.address6)) {

@@ -20,9 +20,9 @@ std::string joined(const std::vector<std::string>& lines) {
 // "i-0abc" -> "eni-0abc", and so on for what has no identity of its own here.
 std::string derived_id(std::string_view prefix, const InstanceMetadata& instance) {
     const auto dash = instance.instance_id.find('-');
-    return fmt::format("{}-{}", prefix,
-                       dash == std::string::npos ? instance.instance_id
-                                                 : instance.instance_id.substr(dash + 1));
+    return fmt::format(
+        "{}-{}", prefix,
+        dash == std::string::npos ? instance.instance_id : instance.instance_id.substr(dash + 1));
 }
 
 json::object public_keys(const InstanceMetadata& instance) {
@@ -130,10 +130,9 @@ std::string identity_document(const InstanceMetadata& instance) {
 
 json::value make_ec2_tree(const InstanceMetadata& instance) {
     json::object tree{
-        {"dynamic",
-         json::object{
-             {"fws", json::object{{"instance-monitoring", "disabled"}}},
-             {"instance-identity", json::object{{"document", identity_document(instance)}}}}},
+        {"dynamic", json::object{{"fws", json::object{{"instance-monitoring", "disabled"}}},
+                                 {"instance-identity",
+                                  json::object{{"document", identity_document(instance)}}}}},
         {"meta-data", meta_data(instance)}};
     if (instance.user_data)
         tree["user-data"] = *instance.user_data;

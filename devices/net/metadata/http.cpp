@@ -71,8 +71,8 @@ MetadataRequest take(const Parser& parser) {
     if (!request.token_ttl)
         request.token_ttl = header(parser, "X-metadata-token-ttl-seconds");
     request.forwarded = header(parser, "X-Forwarded-For").has_value();
-    request.wants_json = header(parser, "Accept").value_or("").find("application/json") !=
-                         std::string::npos;
+    request.wants_json =
+        header(parser, "Accept").value_or("").find("application/json") != std::string::npos;
     request.keep_alive = parser.get().keep_alive();
     return request;
 }
@@ -97,12 +97,10 @@ ParsedRequest parse_metadata_request(std::string_view received) {
         return {.state = ParsedRequest::State::Bad};
     if (!parser.is_done())
         return {};
-    return {.state = ParsedRequest::State::Complete, .consumed = consumed,
-            .request = take(parser)};
+    return {.state = ParsedRequest::State::Complete, .consumed = consumed, .request = take(parser)};
 }
 
-std::string format_metadata_response(const MetadataResponse& response, bool keep_alive,
-                                     bool head) {
+std::string format_metadata_response(const MetadataResponse& response, bool keep_alive, bool head) {
     auto text = fmt::format(
         "HTTP/1.1 {} {}\r\nServer: Masu\r\nContent-Type: {}\r\nContent-Length: {}\r\n"
         "Connection: {}\r\n{}\r\n",

@@ -32,11 +32,11 @@ struct InstanceMetadata {
     std::vector<PublicKey> public_keys;
     std::optional<std::string> user_data;  // raw bytes
     std::vector<std::string> security_groups;
-    std::map<std::string, std::string> tags;         // shown only where there are any
-    std::optional<std::string> role;                 // of the credentials
-    std::optional<std::string> role_credentials;     // JSON, served as it is
-    std::string pending_time;                        // RFC 3339; when the instance began
-    std::vector<Interface> interfaces;               // the first one is eth0
+    std::map<std::string, std::string> tags;      // shown only where there are any
+    std::optional<std::string> role;              // of the credentials
+    std::optional<std::string> role_credentials;  // JSON, served as it is
+    std::string pending_time;                     // RFC 3339; when the instance began
+    std::vector<Interface> interfaces;            // the first one is eth0
 };
 
 }  // namespace masu::net

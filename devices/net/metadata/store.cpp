@@ -54,10 +54,9 @@ Result<> MetadataStore::patch(std::string_view text) {
 Result<> MetadataStore::replace(json::value document) {
     const auto size = json::serialize(document).size();
     if (size > limit_)
-        return std::unexpected(
-            Error{fmt::format("the metadata would have {} bytes, but may have {} at most", size,
-                              limit_),
-                  EFBIG});
+        return std::unexpected(Error{
+            fmt::format("the metadata would have {} bytes, but may have {} at most", size, limit_),
+            EFBIG});
     document_ = std::move(document);
     return {};
 }

@@ -21,8 +21,8 @@ std::string SessionTokens::create(unsigned ttl_seconds, Nanoseconds now) {
     if (expiry_.size() >= max_tokens) {
         std::erase_if(expiry_, [&](const auto& entry) { return entry.second <= now; });
         if (expiry_.size() >= max_tokens)
-            expiry_.erase(std::ranges::min_element(
-                expiry_, {}, [](const auto& entry) { return entry.second; }));
+            expiry_.erase(std::ranges::min_element(expiry_, {},
+                                                   [](const auto& entry) { return entry.second; }));
     }
     expiry_.emplace(token, now + Nanoseconds{ttl_seconds} * 1'000'000'000);
     return token;

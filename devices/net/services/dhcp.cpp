@@ -122,8 +122,9 @@ void put_lease(PacketWriter& writer, const ServiceConfig& config, bool inform) {
     const auto& network = *config.ipv4;
     if (!inform)
         writer.u8(LeaseTime).u8(4).u32(lease_seconds);
-    writer.u8(SubnetMask).u8(4).u32(
-        network.prefix_length == 0 ? 0 : ~std::uint32_t{0} << (32 - network.prefix_length));
+    writer.u8(SubnetMask)
+        .u8(4)
+        .u32(network.prefix_length == 0 ? 0 : ~std::uint32_t{0} << (32 - network.prefix_length));
     if (network.gateway) {
         writer.u8(Router).u8(4).address(*network.gateway);
         put_routes(writer, network);
@@ -135,8 +136,8 @@ void put_lease(PacketWriter& writer, const ServiceConfig& config, bool inform) {
     }
     if (config.hostname)
         put_option(writer, HostName,
-                   std::as_bytes(std::span(*config.hostname)).first(
-                       std::min<std::size_t>(config.hostname->size(), 63)));
+                   std::as_bytes(std::span(*config.hostname))
+                       .first(std::min<std::size_t>(config.hostname->size(), 63)));
     if (config.mtu)
         writer.u8(InterfaceMtu).u8(2).u16(*config.mtu);
 }
@@ -145,8 +146,8 @@ void put_lease(PacketWriter& writer, const ServiceConfig& config, bool inform) {
 
 bool answer_dhcp(const ServiceConfig& config, std::span<const std::byte> message, Bytes& out) {
     // A relay (giaddr) has no business here; the client is the guest itself.
-    if (message.size() < fixed_size + 4 || get8(message.data()) != 1 ||
-        get8(&message[1]) != 1 || get8(&message[2]) != 6 || get32(&message[giaddr_at]) != 0 ||
+    if (message.size() < fixed_size + 4 || get8(message.data()) != 1 || get8(&message[1]) != 1 ||
+        get8(&message[2]) != 6 || get32(&message[giaddr_at]) != 0 ||
         get_mac(&message[chaddr_at]) != config.guest_mac ||
         get32(&message[fixed_size]) != magic_cookie)
         return false;
@@ -181,13 +182,13 @@ bool answer_dhcp(const ServiceConfig& config, std::span<const std::byte> message
     // the client asks to have broadcast, goes to everyone.
     const bool broadcast = nak || (get16(&message[10]) & 0x8000) != 0;
     const auto to = broadcast ? Address::v4(0xffffffff) : inform ? client : network.address;
-    write_udp(out,
-              {.from_mac = service_mac,
-               .to_mac = broadcast ? MacAddress{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-                                   : config.guest_mac,
-               .from = server_address(network),
-               .to = to},
-              dhcp_server_port, dhcp_client_port, reply);
+    write_udp(
+        out,
+        {.from_mac = service_mac,
+         .to_mac = broadcast ? MacAddress{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} : config.guest_mac,
+         .from = server_address(network),
+         .to = to},
+        dhcp_server_port, dhcp_client_port, reply);
     return true;
 }
 

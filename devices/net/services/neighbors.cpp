@@ -129,8 +129,8 @@ bool answer_echo(const ServiceConfig& config, const Packet& packet,
         return false;
     const bool v4 =
         packet.tuple.protocol == protocol_icmp && packet.tuple.icmp_type() == icmp_echo_request;
-    const bool v6 = packet.tuple.protocol == protocol_icmpv6 &&
-                    packet.tuple.icmp_type() == icmpv6_echo_request;
+    const bool v6 =
+        packet.tuple.protocol == protocol_icmpv6 && packet.tuple.icmp_type() == icmpv6_echo_request;
     const std::size_t end = std::size_t{packet.network_offset} + packet.ip_length;
     if ((!v4 && !v6) || packet.transport_offset + 8U > end || end > frame.size())
         return false;

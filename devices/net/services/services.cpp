@@ -63,8 +63,8 @@ bool Services::impersonates(std::span<const std::byte> headers) const noexcept {
     const auto& tuple = packet->tuple;
     if (config_.is_local(tuple.source))
         return true;
-    if (config_.ipv4 && tuple.protocol == protocol::udp &&
-        tuple.source_port == dhcp_server_port && tuple.destination_port == dhcp_client_port)
+    if (config_.ipv4 && tuple.protocol == protocol::udp && tuple.source_port == dhcp_server_port &&
+        tuple.destination_port == dhcp_client_port)
         return true;
     if (!packet->is_ndp)
         return false;

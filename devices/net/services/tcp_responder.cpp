@@ -53,12 +53,12 @@ struct TcpResponder::Segment {
         if (at + 20 > payload || payload > end)
             return std::nullopt;
         const auto* header = frame.data() + at;
-        Segment segment{.sequence = get32(header + 4),
-                        .acknowledgment = get32(header + 8),
-                        .flags = get8(header + 13),
-                        .window = get16(header + 14),
-                        .data = {reinterpret_cast<const char*>(frame.data()) + payload,
-                                 end - payload}};
+        Segment segment{
+            .sequence = get32(header + 4),
+            .acknowledgment = get32(header + 8),
+            .flags = get8(header + 13),
+            .window = get16(header + 14),
+            .data = {reinterpret_cast<const char*>(frame.data()) + payload, end - payload}};
         for (std::size_t i = at + 20; i < payload;) {
             const auto kind = get8(&frame[i]);
             if (kind == option_end)
@@ -119,8 +119,7 @@ void TcpResponder::open(const Packet& packet, const Segment& segment, Nanosecond
     connection.send_next = connection.initial_sequence;
     connection.send_max = connection.initial_sequence;
     connection.peer_window = segment.window;
-    connection.mss =
-        std::clamp(segment.mss == 0 ? fallback : segment.mss, smallest_mss, largest);
+    connection.mss = std::clamp(segment.mss == 0 ? fallback : segment.mss, smallest_mss, largest);
     connection.syn_pending = true;
     connection.last_heard = now;
     connections_.push_back(std::move(connection));
@@ -199,8 +198,7 @@ bool TcpResponder::accept_acknowledgment(Connection& connection, const Segment& 
         ++connection.unacknowledged;  // the SYN
     const std::size_t bytes = segment.acknowledgment - connection.unacknowledged;
     // Behind the response there is only our FIN.
-    connection.fin_acknowledged =
-        connection.fin_acknowledged || bytes > connection.response.size();
+    connection.fin_acknowledged = connection.fin_acknowledged || bytes > connection.response.size();
     connection.response.erase(0, std::min(bytes, connection.response.size()));
     connection.unacknowledged = segment.acknowledgment;
     if (before(connection.send_next, connection.unacknowledged))
@@ -286,8 +284,8 @@ bool TcpResponder::send(Connection& connection, Bytes& out, Nanoseconds now) {
     };
     const auto put = [&](std::uint8_t flags, std::span<const std::byte> options,
                          std::string_view data) {
-        write(connection.tuple, connection.peer_mac, connection.send_next,
-              connection.receive_next, flags, window, connection.hop_limit, options, data, out);
+        write(connection.tuple, connection.peer_mac, connection.send_next, connection.receive_next,
+              flags, window, connection.hop_limit, options, data, out);
         connection.ack_pending = false;
     };
     const auto sent_up_to = [&](std::uint32_t sequence) {
@@ -301,8 +299,10 @@ bool TcpResponder::send(Connection& connection, Bytes& out, Nanoseconds now) {
             return false;
         connection.send_next = connection.initial_sequence;
         Bytes mss;
-        PacketWriter(mss).u8(option_mss).u8(4).u16(
-            connection.tuple.source.family == Family::V4 ? own_mss4 : own_mss6);
+        PacketWriter(mss)
+            .u8(option_mss)
+            .u8(4)
+            .u16(connection.tuple.source.family == Family::V4 ? own_mss4 : own_mss6);
         put(tcp_flag::syn | tcp_flag::ack, mss, {});
         sent_up_to(connection.initial_sequence + 1);
         return true;

@@ -21,8 +21,8 @@ class TcpApplication {
     struct Step {
         std::size_t consumed = 0;  // of `received`; 0 and no response: more bytes are needed
         std::string response;
-        bool close = false;             // after the response
-        std::uint8_t hop_limit = 64;    // of the packets that carry the response
+        bool close = false;           // after the response
+        std::uint8_t hop_limit = 64;  // of the packets that carry the response
     };
     virtual ~TcpApplication() = default;
     // `received` is what came in and was not consumed yet; called again as long as it consumes.
@@ -67,22 +67,22 @@ class TcpResponder {
     struct Segment;
     struct Connection {
         MacAddress peer_mac{};
-        Tuple tuple;  // as the guest sends: source is the guest
+        Tuple tuple;               // as the guest sends: source is the guest
         bool established = false;  // else SYN-RECEIVED
         std::uint32_t receive_next = 0;
         std::uint32_t initial_sequence = 0;
         std::uint32_t unacknowledged = 0;  // the oldest byte the guest has not acknowledged
-        std::uint32_t send_next = 0;  // falls back to `unacknowledged` to send again
-        std::uint32_t send_max = 0;   // behind all that was ever sent
+        std::uint32_t send_next = 0;       // falls back to `unacknowledged` to send again
+        std::uint32_t send_max = 0;        // behind all that was ever sent
         std::uint32_t peer_window = 0;
         std::uint16_t mss = 536;
         std::string received;
         std::string response;  // its first byte has sequence number `unacknowledged`
         std::uint8_t hop_limit = 64;
-        bool peer_closed = false;   // its FIN came in
-        bool fin_queued = false;    // ours follows the response; nothing more is served
+        bool peer_closed = false;  // its FIN came in
+        bool fin_queued = false;   // ours follows the response; nothing more is served
         bool fin_acknowledged = false;
-        bool syn_pending = false;   // SYN-ACK is to be sent
+        bool syn_pending = false;  // SYN-ACK is to be sent
         bool ack_pending = false;
         bool dead = false;
         unsigned retransmissions = 0;
@@ -110,8 +110,8 @@ class TcpResponder {
     [[nodiscard]] bool send(Connection& connection, Bytes& out, Nanoseconds now);
     void write(const Tuple& tuple, const MacAddress& to, std::uint32_t sequence,
                std::uint32_t acknowledgment, std::uint8_t flags, std::uint16_t window,
-               std::uint8_t hop_limit, std::span<const std::byte> options,
-               std::string_view data, Bytes& out) const;
+               std::uint8_t hop_limit, std::span<const std::byte> options, std::string_view data,
+               Bytes& out) const;
     [[nodiscard]] std::uint32_t new_sequence(const Tuple& tuple, Nanoseconds now) noexcept;
 
     TcpApplication& application_;

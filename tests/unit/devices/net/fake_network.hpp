@@ -50,7 +50,8 @@ inline Bytes ethernet(const MacAddress& to, const MacAddress& from, std::uint16_
     return bytes_of(to) + bytes_of(from) + be16(type);
 }
 // An IPv4 header with a right checksum.
-inline Bytes ipv4(std::uint8_t protocol, std::uint32_t from, std::uint32_t to, std::size_t payload) {
+inline Bytes ipv4(std::uint8_t protocol, std::uint32_t from, std::uint32_t to,
+                  std::size_t payload) {
     auto header = be16(0x4500) + be16(static_cast<std::uint16_t>(20 + payload)) + be32(0) +
                   be16(static_cast<std::uint16_t>(64 << 8 | protocol)) + be16(0) + be32(from) +
                   be32(to);

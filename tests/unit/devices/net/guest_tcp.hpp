@@ -42,7 +42,8 @@ inline Bytes tcp_bytes(const TcpPacket& packet, std::uint16_t port, const Addres
         .u32(0)
         .text(packet.data);
     Bytes frame;
-    write_packet(frame, {.from_mac = mac, .to_mac = {6, 1, 0x23, 0x45, 0x67, 1}, .from = from, .to = to},
+    write_packet(frame,
+                 {.from_mac = mac, .to_mac = {6, 1, 0x23, 0x45, 0x67, 1}, .from = from, .to = to},
                  protocol_tcp, segment, 16);
     return frame;
 }

@@ -50,8 +50,8 @@ struct Rig {
         return response.body;
     }
     void take_token(const char* ttl = "21600") {
-        const auto response = service.answer(
-            {.method = "PUT", .path = "/latest/api/token", .token_ttl = ttl}, now);
+        const auto response =
+            service.answer({.method = "PUT", .path = "/latest/api/token", .token_ttl = ttl}, now);
         REQUIRE(response.status == 200);
         token = response.body;
     }
@@ -182,16 +182,18 @@ TEST_CASE("HTTP around it: headers in any case, HEAD, keep-alive, bad requests")
     CHECK(answer.find("X-aws-ec2-metadata-token-ttl-seconds: 60\r\n") != std::string::npos);
     CHECK(rig.last_hop_limit == 2);
     const auto token = answer.substr(answer.find("\r\n\r\n") + 4);
-    answer = rig.exchange("GET http://169.254.169.254//latest//meta-data/instance-id?x=1 "
-                          "HTTP/1.1\r\nX-aws-ec2-metadata-token: " +
-                          token + "\r\n\r\n");
+    answer = rig.exchange(
+        "GET http://169.254.169.254//latest//meta-data/instance-id?x=1 "
+        "HTTP/1.1\r\nX-aws-ec2-metadata-token: " +
+        token + "\r\n\r\n");
     CHECK(answer.ends_with("\r\n\r\ni-0123456789abcdef0"));
     CHECK(answer.find("Content-Length: 19\r\n") != std::string::npos);
     CHECK(answer.find("keep-alive") != std::string::npos);
     CHECK(rig.last_hop_limit == 64);
-    answer = rig.exchange("HEAD /latest/meta-data/instance-id HTTP/1.0\r\n"
-                          "X-metadata-token: " +
-                          token + "\r\n\r\n");
+    answer = rig.exchange(
+        "HEAD /latest/meta-data/instance-id HTTP/1.0\r\n"
+        "X-metadata-token: " +
+        token + "\r\n\r\n");
     CHECK(answer.ends_with("Content-Length: 19\r\nConnection: close\r\n\r\n"));
     CHECK(rig.exchange("nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
     CHECK(rig.exchange(std::string(9000, 'x')).starts_with("HTTP/1.1 400"));

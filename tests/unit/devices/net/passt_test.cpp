@@ -25,10 +25,9 @@ struct Rig {
     Received receive() { return passt->receive(0, buffer); }
     IoStatus send(Bytes frame) {
         NetHeader header;
-        const std::array pieces{
-            iovec{.iov_base = &header, .iov_len = sizeof header},
-            iovec{.iov_base = frame.data(), .iov_len = 10},
-            iovec{.iov_base = frame.data() + 10, .iov_len = frame.size() - 10}};
+        const std::array pieces{iovec{.iov_base = &header, .iov_len = sizeof header},
+                                iovec{.iov_base = frame.data(), .iov_len = 10},
+                                iovec{.iov_base = frame.data() + 10, .iov_len = frame.size() - 10}};
         return passt->send(0, pieces);
     }
     Bytes drain() {

@@ -70,9 +70,7 @@ Bytes dhcp_request(const DhcpOptions& options, const Address& client = Address::
     writer.u8(1).u8(1).u8(6).u8(0).u32(0x12345678).u32(0).address(client).zeros(12).mac(mac);
     writer.zeros(10 + 64 + 128).u32(0x63825363);
     for (const auto& [code, value] : options)
-        writer.u8(static_cast<unsigned>(code))
-            .u8(static_cast<unsigned>(value.size()))
-            .bytes(value);
+        writer.u8(static_cast<unsigned>(code)).u8(static_cast<unsigned>(value.size())).bytes(value);
     writer.u8(255);
     Bytes frame;
     write_udp(frame,
@@ -190,8 +188,7 @@ TEST_CASE("ARP for what the monitor owns, and for nothing else") {
     for (const auto& address : {gateway4, metadata4}) {
         const auto answers = rig.exchange(arp_request(address));
         REQUIRE(answers.size() == 1);
-        const auto packet =
-            read_packet(answers[0]);
+        const auto packet = read_packet(answers[0]);
         REQUIRE(packet);
         CHECK(packet->arp.is_reply);
         CHECK(packet->arp.sender == address);
@@ -218,8 +215,15 @@ TEST_CASE("router and neighbour solicitations are answered") {
     CHECK(packet->hop_limit == 255);
 
     Bytes solicitation;
-    PacketWriter(solicitation).u8(135).u8(0).u16(0).u32(0).address(gateway6).u8(1).u8(1).mac(
-        guest_mac);
+    PacketWriter(solicitation)
+        .u8(135)
+        .u8(0)
+        .u16(0)
+        .u32(0)
+        .address(gateway6)
+        .u8(1)
+        .u8(1)
+        .mac(guest_mac);
     answers = rig.exchange(icmpv6(guest6, gateway6, solicitation));
     REQUIRE(answers.size() == 1);
     packet = read_packet(answers[0]);
@@ -262,8 +266,8 @@ TEST_CASE("nobody outside may speak for the services") {
     Rig rig;
     const auto outside = [&](const Address& from, std::uint16_t port) {
         Bytes frame;
-        write_udp(frame, {.from_mac = {2, 0, 0, 0, 0, 7}, .to_mac = guest_mac, .from = from,
-                          .to = guest4},
+        write_udp(frame,
+                  {.from_mac = {2, 0, 0, 0, 0, 7}, .to_mac = guest_mac, .from = from, .to = guest4},
                   port, 68, octets({1, 2, 3}));
         return rig.services.impersonates(frame);
     };

@@ -62,7 +62,9 @@ struct Rig {
         const auto answer = take_one();
         CHECK(answer.flags == (syn | ack));
         CHECK(answer.acknowledgment == 100);
-        give({.sequence = 100, .acknowledgment = answer.sequence + 1, .flags = ack,
+        give({.sequence = 100,
+              .acknowledgment = answer.sequence + 1,
+              .flags = ack,
               .window = window},
              port);
         CHECK(take().empty());
@@ -297,7 +299,9 @@ TEST_CASE("a request that never ends is cut off") {
     std::uint32_t sequence = 100;
     bool closed = false;
     for (int i = 0; i < 100 && !closed; ++i) {
-        rig.give({.sequence = sequence, .acknowledgment = at, .flags = ack,
+        rig.give({.sequence = sequence,
+                  .acknowledgment = at,
+                  .flags = ack,
                   .data = std::string(1000, 'x')});
         for (const auto& packet : rig.take()) {
             closed = closed || packet.has(fin);

@@ -358,8 +358,7 @@ TEST_CASE("a backend without room stops the queue and does not lose a frame") {
 
 TEST_CASE("rate limits hold frames back, in order, in both directions") {
     const RateLimiter::Limits two_a_second{
-        .bytes = std::nullopt,
-        .ops = TokenBucketLimit{.size = 2, .refill_time = 1'000'000'000}};
+        .bytes = std::nullopt, .ops = TokenBucketLimit{.size = 2, .refill_time = 1'000'000'000}};
     Rig rig(1, {.rx_limits = two_a_second, .tx_limits = two_a_second});
     for (std::size_t i = 0; i < 4; ++i) {
         rig.send(udp_frame(i));
@@ -442,12 +441,12 @@ TEST_CASE("bad commands are refused") {
 
 TEST_CASE("without MQ the control queue is the third") {
     Rig rig(2, {}, feature::mq);
-    const auto built = rig.rx(1)
-                           .chain()
-                           .append_readable(Bytes{std::byte{5}, std::byte{0}} +
-                                            bytes_of(feature::guest_csum))
-                           .append_writable(1)
-                           .build();
+    const auto built =
+        rig.rx(1)
+            .chain()
+            .append_readable(Bytes{std::byte{5}, std::byte{0}} + bytes_of(feature::guest_csum))
+            .append_writable(1)
+            .build();
     rig.notify(2);
     CHECK(rig.rx(1).take_used());
     CHECK(rig.rx(1).written(built)[0] == std::byte{0});

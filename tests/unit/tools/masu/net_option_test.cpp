@@ -44,8 +44,8 @@ TEST_CASE("-p names a port on each side") {
     CHECK(*parse_published_port("8080:80") == PublishedPort{.host = 8080, .guest = 80});
     const auto port = parse_published_port("127.0.0.1:53:5353/udp");
     REQUIRE(port);
-    CHECK(*port == PublishedPort{
-                       .host_address = "127.0.0.1", .host = 53, .guest = 5353, .udp = true});
+    CHECK(*port ==
+          PublishedPort{.host_address = "127.0.0.1", .host = 53, .guest = 5353, .udp = true});
     CHECK(to_string(*port) == "127.0.0.1:53:5353/udp");
     for (const char* bad : {"", "80", "a:b", "0:80", "80:0", "80:70000", "80:80/sctp", "x:80:80",
                             "::1:80:80", "80:80/"})
