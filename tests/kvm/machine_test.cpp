@@ -50,6 +50,7 @@ Run run(const MachineConfig& machine, std::uint32_t address) {
     const SystemClock clock;
     Metrics metrics;
     BootTimer timer(clock, clock.now());
+    Network network(0);
     Run result;
     VmConfig config;
     config.machine = machine;
@@ -59,6 +60,7 @@ Run run(const MachineConfig& machine, std::uint32_t address) {
                                          .log = Log::to_stderr(LogLevel::Warn),
                                          .metrics = metrics,
                                          .boot_timer = timer,
+                                         .network = network,
                                          .console_output =
                                              [&](std::span<const std::byte> bytes) {
                                                  for (const auto byte : bytes)

@@ -87,7 +87,7 @@ def a_tap_carries_traffic_and_the_monitor_answers(host):
             "--ssh-key", key, "--user-data", f"{host.scratch}/data", name="web",
         )
     )  # fmt: skip
-    check(vm.value("LEASE").startswith("172.31.0.10/255.255.240.0 router=172.31.0.1 dns=172.31.0.2"
+    check(vm.value("LEASE").startswith("172.31.0.10/20 router=172.31.0.1 dns=172.31.0.2"
                                        " name=web"), vm.value("LEASE"))  # fmt: skip
     check(vm.value("PING") == "3", vm.value("PING"))
     check(vm.value("SHA") == digest, "the file came through changed")

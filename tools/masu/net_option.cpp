@@ -40,7 +40,10 @@ Result<> check_address(std::string_view key, std::string_view text) {
 Result<> apply(NetOption& net, std::string_view key, std::string_view value) {
     const std::string text(value);
     if (key == "mac") {
-        net.mac = net::to_string(TRY(net::parse_mac(text)));
+        const auto mac = TRY(net::parse_mac(text));
+        if ((mac[0] & 1) != 0 || mac == net::MacAddress())
+            return fail("--net: mac={} is a group's address, or all zeros", value);
+        net.mac = net::to_string(mac);
     } else if (key == "mtu") {
         net.mtu = TRY(parse_number(key, value));
         if (*net.mtu < 68 || *net.mtu > max_mtu)

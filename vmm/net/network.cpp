@@ -140,6 +140,12 @@ Result<> Network::set_interface(NetworkInterfaceConfig& config) {
     auto mac = net::MacAddress();
     if (config.guest_mac) {
         mac = TRY(net::parse_mac(*config.guest_mac));
+        // The lowest bit of the first byte: a group address.
+        if ((mac[0] & 1) != 0 || mac == net::MacAddress())
+            return fail(
+                "interface {}: MAC address {} is a group's, or all zeros; an interface "
+                "needs one of its own",
+                config.iface_id, *config.guest_mac);
     } else {
         mac = TRY(random_value<net::MacAddress>());
         mac[0] = 0x06;  // locally administered, as EC2's are
@@ -149,16 +155,15 @@ Result<> Network::set_interface(NetworkInterfaceConfig& config) {
         if (id != config.iface_id && other->mac() == mac)
             return fail("interface {}: MAC address {} is interface {}'s already", config.iface_id,
                         *config.guest_mac, id);
-    // The old one goes first: it may hold the very TAP that the new one asks for.
-    auto old = interfaces_.extract(config.iface_id);
-    const auto old_config = old ? old.mapped()->config() : NetworkInterfaceConfig();
-    if (old && config.passt_fd == old_config.passt_fd && config.tap_fds == old_config.tap_fds &&
-        config.host_dev_name.empty())
+    const auto* present = find(config.iface_id);
+    const auto old_config = present != nullptr ? present->config() : NetworkInterfaceConfig();
+    if (present != nullptr && config.host_dev_name.empty() &&
+        config.passt_fd == old_config.passt_fd && config.tap_fds == old_config.tap_fds)
         return fail("interface {}: its descriptors are in use by it already", config.iface_id);
-    if (old)
-        old.mapped().reset();
+    // The old one goes first: it may hold the very TAP that the new one asks for.
+    const bool had = interfaces_.erase(config.iface_id) != 0;
     auto opened = NetworkInterface::open(config);
-    if (!opened && old && !old_config.host_dev_name.empty())
+    if (!opened && had && !old_config.host_dev_name.empty())
         if (auto again = NetworkInterface::open(old_config))
             interfaces_.emplace(config.iface_id, *std::move(again));
     if (!opened)

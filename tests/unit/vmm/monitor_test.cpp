@@ -450,6 +450,8 @@ TEST_CASE("an interface is opened when it is set, and kept over a reboot") {
           std::string::npos);
     CHECK_FALSE(bench.apply(action::SetNetworkInterface{{.iface_id = "e", .passt_fd = 9999}}));
     CHECK_FALSE(bench.apply(action::SetNetworkInterface{{.iface_id = "e"}}));
+    CHECK_FALSE(bench.apply(action::SetNetworkInterface{
+        {.iface_id = "e", .guest_mac = "01:00:00:00:00:01", .passt_fd = 5}}));
     CHECK_FALSE(bench.apply(
         action::SetNetworkInterface{{.iface_id = "e", .host_dev_name = "a", .passt_fd = 5}}));
     CHECK_FALSE(
