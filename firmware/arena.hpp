@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <new>
 #include <span>
@@ -49,6 +50,10 @@ class Arena {
         if (at == nullptr)
             return {};
         T* const first = static_cast<T*>(at);
+        if constexpr (std::is_trivially_default_constructible_v<T>) {
+            std::memset(at, 0, count * sizeof(T));
+            return {first, count};
+        }
         for (std::size_t i = 0; i < count; ++i)
             ::new (static_cast<void*>(first + i)) T{};
         return {first, count};

@@ -1,6 +1,7 @@
 // A disk that may hold a file system of kind ext4: mounted, listed, read. Input: see
 // disk_image.hpp.
 #include <cstdint>
+#include <vector>
 
 #include "firmware/fs/file_system.hpp"
 #include "tests/fuzz/disk_image.hpp"
@@ -10,7 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     using namespace masu;
     fuzz::Input input(data, size);
     fuzz::DiskImage disk(input);
-    std::vector<std::byte> memory(1 << 20);
+    static std::vector<std::byte> memory(1 << 20);
     firmware::Arena arena(memory);
     const auto mounted = firmware::mount_ext4(disk, arena);
     if (mounted)

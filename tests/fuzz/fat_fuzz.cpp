@@ -1,5 +1,6 @@
 // A disk that may hold a file system of kind FAT: mounted, listed, read. Input: see disk_image.hpp.
 #include <cstdint>
+#include <vector>
 
 #include "firmware/fs/file_system.hpp"
 #include "tests/fuzz/disk_image.hpp"
@@ -9,7 +10,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     using namespace masu;
     fuzz::Input input(data, size);
     fuzz::DiskImage disk(input);
-    std::vector<std::byte> memory(1 << 20);
+    static std::vector<std::byte> memory(1 << 20);
     firmware::Arena arena(memory);
     const auto mounted = firmware::mount_fat(disk, arena);
     if (mounted)

@@ -25,7 +25,7 @@ class Walk {
     void directory(const firmware::Node& node, int depth) {
         auto entry = std::make_unique<firmware::DirectoryEntry>();
         std::uint64_t cursor = 0;
-        for (int i = 0; i < 40 && left_ > 0; ++i) {
+        for (int i = 0; i < 25 && left_ > 0; ++i) {
             const auto more = fs_.next(node, cursor, *entry);
             if (!more || !*more)
                 return;
@@ -48,16 +48,15 @@ class Walk {
         std::array<char, 300> target;
         if (info->type == firmware::FileType::SymbolicLink)
             (void)fs_.read_link(node, target);
-        for (const std::uint64_t offset :
-             {std::uint64_t{0}, std::uint64_t{1000}, info->size / 2, info->size - 1}) {
+        for (const std::uint64_t offset : {std::uint64_t{0}, info->size / 2 + 1, info->size - 1}) {
             const auto got = fs_.read(node, offset, buffer_);
             require(!got || *got <= buffer_.size());
         }
     }
 
     firmware::FileSystem& fs_;
-    int left_ = 120;
-    std::vector<std::byte> buffer_ = std::vector<std::byte>(40000);
+    int left_ = 50;
+    std::vector<std::byte> buffer_ = std::vector<std::byte>(6000);
 };
 
 }  // namespace masu::fuzz
