@@ -98,6 +98,8 @@ struct NetworkInterfaceConfig {
     std::vector<int> tap_fds;     // one per queue
     std::optional<int> passt_fd;  // a connected stream socket that speaks passt's framing
     std::optional<GuestNetworkConfig> guest_network;
+    // Nothing passes before security groups are set. Without, all passes until then.
+    bool firewall = false;
 };
 
 // The reference API's metadata service: a JSON document, served as it is.

@@ -110,6 +110,39 @@ Result<VmmReply> Monitor::carry_out(const action::SetNetworkInterface& action) {
     return Done{};
 }
 
+Result<VmmReply> Monitor::carry_out(const action::SetSecurityGroups& action) {
+    auto* interface = TRY(network_.require(action.iface_id));
+    TRY(interface->set_rules(action.rules));
+    interface->set_groups(action.groups);
+    // A configuration that is read again, as a snapshot's is, lets nothing through without rules.
+    for (auto& config : vm_.network_interfaces)
+        if (config.iface_id == action.iface_id)
+            config.firewall = true;
+    return Done{};
+}
+
+Result<VmmReply> Monitor::carry_out(const action::GetFirewall& action) {
+    auto* interface = TRY(network_.require(action.iface_id));
+    const auto* firewall = interface->firewall();
+    if (firewall == nullptr)
+        return fail("interface {} has no firewall: no security groups were ever set",
+                    action.iface_id);
+    return FirewallReport{.groups = interface->groups(),
+                          .flows = firewall->flow_count(),
+                          .flow_memory = firewall->flow_memory(),
+                          .counters = firewall->counters(),
+                          .rules = firewall->rule_counts()};
+}
+
+Result<VmmReply> Monitor::carry_out(const action::SetFlowLog& action) {
+    auto* interface = TRY(network_.require(action.iface_id));
+    TRY(interface->set_flow_log(action.config, {.loop = services_.loop,
+                                                .log = log_,
+                                                .metrics = services_.metrics,
+                                                .clock = services_.clock}));
+    return Done{};
+}
+
 Result<VmmReply> Monitor::carry_out(const action::SetMmdsConfig& action) {
     TRY(check(action.config, vm_));
     vm_.mmds = action.config;

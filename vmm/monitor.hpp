@@ -89,6 +89,9 @@ class Monitor {
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetBootSource& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetDrive& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetNetworkInterface& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetSecurityGroups& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::GetFirewall& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetFlowLog& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetMmdsConfig& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetInstanceMetadata& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::PutMmds& action);

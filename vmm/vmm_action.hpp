@@ -4,6 +4,7 @@
 
 #include <array>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,8 +13,10 @@
 
 #include "base/clock.hpp"
 #include "base/metrics.hpp"
+#include "devices/net/firewall/firewall.hpp"
 #include "vmm/boot_timer.hpp"
 #include "vmm/config.hpp"
+#include "vmm/net/flow_log_writer.hpp"
 
 namespace masu {
 
@@ -95,6 +98,25 @@ struct SetNetworkInterface {
     static constexpr auto allowed = Allowed::PreBoot;
     static constexpr std::string_view name = "adding a network interface";
     NetworkInterfaceConfig interface;
+};
+// The rules of an interface, whole. From the first time on, nothing passes it without one.
+struct SetSecurityGroups {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "setting the security groups";
+    std::string iface_id;
+    std::vector<std::string> groups;  // ids, to show
+    std::shared_ptr<const net::CompiledRules> rules;
+};
+struct GetFirewall {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "reading the firewall's counters";
+    std::string iface_id;
+};
+struct SetFlowLog {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "setting the flow log";
+    std::string iface_id;
+    FlowLogConfig config;
 };
 struct SetMmdsConfig {
     static constexpr auto allowed = Allowed::PreBoot;
@@ -194,16 +216,15 @@ struct Stop {
 
 }  // namespace action
 
-using VmmAction =
-    std::variant<action::GetInstanceInfo, action::GetVersion, action::GetMachineConfig,
-                 action::GetVmConfig, action::GetMetrics, action::GetBootTimer,
-                 action::SetMachineConfig, action::PatchMachineConfig, action::SetBootSource,
-                 action::SetDrive, action::SetNetworkInterface, action::SetMmdsConfig,
-                 action::SetInstanceMetadata, action::PutMmds, action::PatchMmds, action::GetMmds,
-                 action::SetEntropy, action::SetLogger, action::SetMetrics, action::SetSerial,
-                 action::StartInstance, action::PatchDrive, action::PatchNetworkInterface,
-                 action::Pause, action::Resume, action::FlushMetrics, action::SendCtrlAltDel,
-                 action::PressPowerButton, action::Stop>;
+using VmmAction = std::variant<
+    action::GetInstanceInfo, action::GetVersion, action::GetMachineConfig, action::GetVmConfig,
+    action::GetMetrics, action::GetBootTimer, action::SetMachineConfig, action::PatchMachineConfig,
+    action::SetBootSource, action::SetDrive, action::SetNetworkInterface, action::SetSecurityGroups,
+    action::GetFirewall, action::SetFlowLog, action::SetMmdsConfig, action::SetInstanceMetadata,
+    action::PutMmds, action::PatchMmds, action::GetMmds, action::SetEntropy, action::SetLogger,
+    action::SetMetrics, action::SetSerial, action::StartInstance, action::PatchDrive,
+    action::PatchNetworkInterface, action::Pause, action::Resume, action::FlushMetrics,
+    action::SendCtrlAltDel, action::PressPowerButton, action::Stop>;
 
 // What an action answers. Done: carried out, nothing to tell.
 struct Done {};
@@ -217,6 +238,13 @@ struct FullConfig {
     std::optional<LoggerConfig> logger;
     std::optional<MetricsConfig> metrics;
     std::optional<std::string> serial_out_path;
+};
+struct FirewallReport {
+    std::vector<std::string> groups;
+    std::uint64_t flows = 0;
+    std::uint64_t flow_memory = 0;  // bytes
+    net::FirewallCounters counters;
+    std::vector<net::RuleCount> rules;
 };
 // A JSON text.
 struct JsonText {
@@ -233,6 +261,6 @@ struct BootTimes {
 };
 
 using VmmReply = std::variant<Done, InstanceInfo, VersionInfo, MachineConfig, FullConfig,
-                              MetricsReport, BootTimes, JsonText>;
+                              MetricsReport, BootTimes, FirewallReport, JsonText>;
 
 }  // namespace masu

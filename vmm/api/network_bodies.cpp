@@ -74,6 +74,7 @@ Result<NetworkInterfaceConfig> read_network_interface(JsonObject& body) {
     if (const auto number = body.integer("passt_fd", max_descriptor))
         interface.passt_fd = static_cast<int>(*number);
     interface.guest_network = TRY(read_guest_network(body));
+    interface.firewall = body.boolean("firewall").value_or(false);
     TRY(body.finish());
     return interface;
 }
@@ -175,6 +176,8 @@ void write(JsonWriter& json, const NetworkInterfaceConfig& interface) {
         json.field("passt_fd", static_cast<unsigned>(*interface.passt_fd));
     if (interface.guest_network)
         write(json.key("guest_network"), *interface.guest_network);
+    if (interface.firewall)
+        json.field("firewall", true);
     json.end_object();
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vmm/api/bodies.hpp"
+#include "vmm/api/firewall_bodies.hpp"
 #include "vmm/api/network_bodies.hpp"
 #include "vmm/config_check.hpp"
 #include "vmm/version.hpp"
@@ -75,6 +76,20 @@ Result<VmmAction> put_network_interface(const Call& call) {
     auto interface = TRY(read_network_interface(body));
     TRY(check_interface_ids(call.id, interface.iface_id));
     return action::SetNetworkInterface{std::move(interface)};
+}
+
+Result<VmmAction> put_security_groups(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "security-groups"));
+    return TRY(read_security_groups(body, call.id));
+}
+
+Result<VmmAction> put_flow_log(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "flow-log"));
+    return TRY(read_flow_log(body, call.id));
+}
+
+Result<VmmAction> get_firewall(const Call& call) {
+    return action::GetFirewall{call.id};
 }
 
 Result<VmmAction> patch_network_interface(const Call& call) {
@@ -155,7 +170,7 @@ struct Route {
     Result<VmmAction> (*handler)(const Call&);
 };
 
-constexpr std::array<Route, 24> routes{{
+constexpr std::array<Route, 27> routes{{
     {"GET", "/", plain<action::GetInstanceInfo>},
     {"GET", "/version", plain<action::GetVersion>},
     {"GET", "/machine-config", plain<action::GetMachineConfig>},
@@ -166,6 +181,9 @@ constexpr std::array<Route, 24> routes{{
     {"PATCH", "/drives/*", patch_drive},
     {"PUT", "/network-interfaces/*", put_network_interface},
     {"PATCH", "/network-interfaces/*", patch_network_interface},
+    {"PUT", "/network-interfaces/*/security-groups", put_security_groups},
+    {"PUT", "/network-interfaces/*/flow-log", put_flow_log},
+    {"GET", "/network-interfaces/*/firewall", get_firewall},
     {"PUT", "/mmds/config", put_mmds_config},
     {"PUT", "/instance-metadata", put_instance_metadata},
     {"PUT", "/mmds", put_mmds},
@@ -200,12 +218,14 @@ std::string_view path_of(std::string_view target) {
 
 // The id that '*' stands for ("" when the pattern has none), or nothing where they do not match.
 std::optional<std::string> match(std::string_view pattern, std::string_view path) {
-    if (!pattern.ends_with('*'))
+    const auto star = pattern.find('*');
+    if (star == std::string_view::npos)
         return pattern == path ? std::optional(std::string()) : std::nullopt;
-    pattern.remove_suffix(1);
-    if (!path.starts_with(pattern))
+    const auto rest = pattern.substr(star + 1);
+    if (!path.starts_with(pattern.substr(0, star)) || !path.ends_with(rest) ||
+        path.size() < star + rest.size())
         return std::nullopt;
-    const auto id = path.substr(pattern.size());
+    const auto id = path.substr(star, path.size() - star - rest.size());
     return id.contains('/') ? std::nullopt : std::optional(std::string(id));
 }
 

@@ -30,6 +30,14 @@ bool is_provided_resolver(const Address& address, const net::ServiceConfig& serv
     return address.low == base.low + 2;
 }
 
+// Amazon's resolvers are never filtered; others are, until rules name names.
+void add_dns(const std::vector<Address>& servers, const net::ServiceConfig& services,
+             net::InterfaceConfig& config) {
+    for (const auto& server : servers)
+        (is_provided_resolver(server, services) ? config.resolvers : config.name_servers)
+            .push_back(server);
+}
+
 }  // namespace
 
 std::vector<Address> ec2_metadata_addresses() {
@@ -75,9 +83,7 @@ net::InterfaceConfig firewall_config(const net::ServiceConfig& services) {
         config.addresses.push_back(services.ipv4->address);
         if (services.ipv4->local_gateway && services.ipv4->gateway)
             config.local.push_back(*services.ipv4->gateway);
-        std::ranges::copy_if(
-            services.ipv4->dns, std::back_inserter(config.resolvers),
-            [&](const Address& server) { return is_provided_resolver(server, services); });
+        add_dns(services.ipv4->dns, services, config);
     }
     if (services.ipv6) {
         config.addresses.push_back(services.ipv6->address);
@@ -89,9 +95,7 @@ net::InterfaceConfig firewall_config(const net::ServiceConfig& services) {
         if (services.ipv6->gateway)
             (services.ipv6->local_gateway ? config.local : config.neighbors)
                 .push_back(*services.ipv6->gateway);
-        std::ranges::copy_if(
-            services.ipv6->dns, std::back_inserter(config.resolvers),
-            [&](const Address& server) { return is_provided_resolver(server, services); });
+        add_dns(services.ipv6->dns, services, config);
     }
     return config;
 }

@@ -56,6 +56,9 @@ Result<std::unique_ptr<NetworkInterface>> NetworkInterface::open(
     TRY(interface->open_backend());
     // What is known so far; the metadata addresses come with the first device.
     interface->firewall_config_ = firewall_config(TRY(service_config(config, interface->mac_)));
+    // Without rules, nothing passes it yet.
+    if (config.firewall)
+        TRY(interface->set_rules(nullptr));
     return interface;
 }
 
@@ -131,6 +134,23 @@ Result<> NetworkInterface::set_rules(std::shared_ptr<const net::CompiledRules> r
     return {};
 }
 
+Result<> NetworkInterface::set_flow_log(const FlowLogConfig& config, const NetworkHost& host) {
+    if (filter_.firewall() == nullptr)
+        return fail("interface {}: a flow log needs security groups; set them first",
+                    config_.iface_id);
+    net::FlowLogIdentity identity;
+    identity.interface_id = config_.iface_id;
+    if (!firewall_config_.addresses.empty())
+        identity.primary = firewall_config_.addresses.front();
+    // The old one writes its rest before the new one opens the file.
+    filter_.firewall()->set_flow_log(nullptr);
+    flow_log_.reset();
+    flow_log_ = TRY(FlowLogWriter::create(config, std::move(identity), host.loop, host.clock,
+                                          host.log.with_component("flow-log")));
+    filter_.firewall()->set_flow_log(&flow_log_->flow_log());
+    return {};
+}
+
 void NetworkInterface::set_limits(const RateLimiterConfig& rx, const RateLimiterConfig& tx) {
     config_.rx_rate_limiter = rx;
     config_.tx_rate_limiter = tx;
@@ -175,6 +195,13 @@ Result<> Network::set_interface(NetworkInterfaceConfig& config) {
 NetworkInterface* Network::find(const std::string& id) noexcept {
     const auto found = interfaces_.find(id);
     return found == interfaces_.end() ? nullptr : found->second.get();
+}
+
+Result<NetworkInterface*> Network::require(const std::string& id) {
+    auto* interface = find(id);
+    if (interface == nullptr)
+        return fail("there is no network interface {}", id);
+    return interface;
 }
 
 void Network::show_instance(const InstanceMetadataConfig& metadata, const VmConfig& vm) {

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.hpp"
 #include "base/event_loop.hpp"
@@ -18,6 +19,7 @@
 #include "devices/net/tap.hpp"
 #include "devices/net/virtio_net.hpp"
 #include "vmm/config.hpp"
+#include "vmm/net/flow_log_writer.hpp"
 
 namespace masu {
 
@@ -45,8 +47,13 @@ class NetworkInterface {
     // The rules from the next frame on; from the first call on nothing passes without a rule. The
     // addresses the firewall takes for the guest's own are those of the last make_device().
     [[nodiscard]] Result<> set_rules(std::shared_ptr<const net::CompiledRules> rules);
-    // Null before set_rules().
+    // Null before set_rules(), unless the configuration asks for a firewall.
     [[nodiscard]] net::Firewall* firewall() noexcept { return filter_.firewall(); }
+    // Ids of the groups whose rules these are, for people to see.
+    void set_groups(std::vector<std::string> groups) { groups_ = std::move(groups); }
+    [[nodiscard]] const std::vector<std::string>& groups() const noexcept { return groups_; }
+    // Replaces the flow log. There must be a firewall; `host` outlives the interface.
+    [[nodiscard]] Result<> set_flow_log(const FlowLogConfig& config, const NetworkHost& host);
 
     // For the next device; a running one is told by itself.
     void set_limits(const RateLimiterConfig& rx, const RateLimiterConfig& tx);
@@ -63,6 +70,8 @@ class NetworkInterface {
     net::MacAddress mac_{};
     net::Tap* tap_ = nullptr;  // backend_, where it is one
     std::unique_ptr<net::Backend> backend_;
+    std::vector<std::string> groups_;
+    std::unique_ptr<FlowLogWriter> flow_log_;  // outlives filter_, whose firewall tells it
     net::SecurityFilter filter_;
     net::InterfaceConfig firewall_config_;
     std::unique_ptr<net::MetadataService> metadata_;
@@ -78,6 +87,8 @@ class Network {
     // Adds an interface, or replaces the one of that id. Fills in the MAC where none is given.
     [[nodiscard]] Result<> set_interface(NetworkInterfaceConfig& config);
     [[nodiscard]] NetworkInterface* find(const std::string& id) noexcept;
+    // The same, but its absence is an error.
+    [[nodiscard]] Result<NetworkInterface*> require(const std::string& id);
 
     // The document that PUT /mmds sets, or the tree made from the instance metadata.
     [[nodiscard]] net::MetadataStore& store() noexcept { return store_; }

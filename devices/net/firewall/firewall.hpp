@@ -29,7 +29,8 @@ struct InterfaceConfig {
     MacAddress mac{};
     // The interface's own addresses, primary first. Beside them the guest may use the link-local
     // address of its MAC, and up to two further fe80::/64 addresses that are learned from what it
-    // announces and that nobody in `local` or `neighbors` has.
+    // announces and that nobody in `local` or `neighbors` has. With neither addresses nor
+    // delegated prefixes they are unknown, and the guest may have any that is not in `local`.
     std::vector<Address> addresses;
     std::vector<Prefix> delegated;  // further sources and destinations of its own
     // Off for a guest that routes or translates. The MAC is always checked.
@@ -43,6 +44,9 @@ struct InterfaceConfig {
     // Never filtered, on the wire: DNS (port 53) and time (UDP 123) at these addresses.
     std::vector<Address> resolvers;
     std::vector<Address> time_servers;
+    // The guest's other DNS servers. Ordinary traffic, until there are name rules: then they are
+    // as the resolvers, and their answers are read.
+    std::vector<Address> name_servers;
     // Whether DHCP and DHCPv6 pass to and from the backend. With false, the guest's own requests
     // are Action::Local and nothing of the kind comes in.
     bool dhcp_on_wire = true;

@@ -70,6 +70,11 @@ bool FirewallState::owns(const Address& address) const noexcept {
                                [&](const Prefix& prefix) { return prefix.contains(address); });
 }
 
+bool FirewallState::may_have(const Address& address) const noexcept {
+    const bool unknown = config.addresses.empty() && config.delegated.empty();
+    return owns(address) || (unknown && !is_local(address));
+}
+
 bool FirewallState::is_local(const Address& address) const noexcept {
     return std::ranges::find(config.local, address) != config.local.end();
 }
@@ -148,19 +153,18 @@ std::optional<Verdict> FirewallState::check_ends(Direction direction,
     if (is_martian(tuple.destination))
         return drop(Reason::DestinationCheck);
     if (direction == Direction::Egress) {
-        const bool own = owns(tuple.source);
-        if (is_local(tuple.source) || (config.source_dest_check && !own))
+        if (is_local(tuple.source) || (config.source_dest_check && !may_have(tuple.source)))
             return drop(Reason::SourceCheck);
         // Local services answer nobody but the guest itself, whatever it routes.
         if (is_local(tuple.destination) && !is_dns(direction, tuple))
-            return own ? local() : drop(Reason::SourceCheck);
+            return may_have(tuple.source) ? local() : drop(Reason::SourceCheck);
         return std::nullopt;
     }
     if (is_group(packet.destination_mac))
         return drop(Reason::DestinationMac);
     if (is_local(tuple.source) || owns(tuple.source))
         return drop(Reason::SourceCheck);
-    if (is_local(tuple.destination) || (config.source_dest_check && !owns(tuple.destination)))
+    if (is_local(tuple.destination) || (config.source_dest_check && !may_have(tuple.destination)))
         return drop(Reason::DestinationCheck);
     return std::nullopt;
 }

@@ -56,6 +56,9 @@ class FirewallState {
     void learn_dns_answer(const Frame& frame, const Packet& packet) noexcept;
 
     [[nodiscard]] bool owns(const Address& address) const noexcept;
+    // The same, but where nobody has said which addresses the guest has, it may have any that the
+    // monitor has not.
+    [[nodiscard]] bool may_have(const Address& address) const noexcept;
     [[nodiscard]] bool is_local(const Address& address) const noexcept;
     [[nodiscard]] std::size_t flow_count() const noexcept { return flows4.size() + flows6.size(); }
 

@@ -23,15 +23,19 @@ bool is_listener_report(std::uint8_t type) noexcept {
     return type == 131 || type == 132 || type == 143;
 }
 
+bool is_neighbors(const FirewallState& state, const Address& address) noexcept {
+    const auto& others = state.config.neighbors;
+    return std::ranges::find(others, address) != others.end();
+}
+
 // Whether the guest may speak for the address. A link-local address that nobody is known to have
 // is the guest's from the first time it announces it.
 bool may_claim(FirewallState& state, const Address& address) noexcept {
-    if (state.owns(address))
+    if (state.may_have(address) && !is_neighbors(state, address))
         return true;
     // fe80::/64, the only part of fe80::/10 in use
     if (address.high != 0xfe80'0000'0000'0000U || address.low == 0 || state.is_local(address) ||
-        std::ranges::find(state.config.neighbors, address) != state.config.neighbors.end() ||
-        state.learned_count == FirewallState::max_learned)
+        is_neighbors(state, address) || state.learned_count == FirewallState::max_learned)
         return false;
     state.learned[state.learned_count++] = address;
     return true;
@@ -80,12 +84,12 @@ Verdict judge_ingress_ndp(const FirewallState& state, const Packet& packet) noex
         return drop(Reason::NeighborSpoof);
     switch (tuple.icmp_type()) {
         case neighbor_solicitation:
-            return state.owns(target) ? pass(Reason::NeighborTraffic)
-                                      : drop(Reason::DestinationCheck);
+            return state.may_have(target) ? pass(Reason::NeighborTraffic)
+                                          : drop(Reason::DestinationCheck);
         case neighbor_advertisement:
             if (state.owns(target) || state.is_local(target))
                 return drop(Reason::NeighborSpoof);
-            return state.owns(tuple.destination) || is_link_scope_multicast(tuple.destination)
+            return state.may_have(tuple.destination) || is_link_scope_multicast(tuple.destination)
                        ? pass(Reason::NeighborTraffic)
                        : drop(Reason::DestinationCheck);
         case router_advertisement:
@@ -107,7 +111,7 @@ Verdict FirewallState::judge_arp(Direction direction, const Packet& packet) noex
         if (packet.source_mac != config.mac)
             return drop(Reason::SourceMac);
         const bool probe = !arp.is_reply && arp.sender.is_unspecified();
-        if (arp.sender_mac != config.mac || (!probe && !owns(arp.sender)))
+        if (arp.sender_mac != config.mac || (!probe && !may_have(arp.sender)))
             return drop(Reason::NeighborSpoof);
         return is_local(arp.target) ? local() : pass(Reason::NeighborTraffic);
     }
@@ -115,7 +119,7 @@ Verdict FirewallState::judge_arp(Direction direction, const Packet& packet) noex
         return drop(Reason::DestinationMac);
     if (arp.sender_mac != packet.source_mac || owns(arp.sender) || is_local(arp.sender))
         return drop(Reason::NeighborSpoof);
-    return owns(arp.target) ? pass(Reason::NeighborTraffic) : drop(Reason::DestinationCheck);
+    return may_have(arp.target) ? pass(Reason::NeighborTraffic) : drop(Reason::DestinationCheck);
 }
 
 // Nothing for other ICMPv6, which goes the way of all packets.
@@ -138,7 +142,7 @@ std::optional<Verdict> FirewallState::judge_link_control(Direction direction,
         return drop(Reason::Multicast);
     if (direction == Direction::Egress) {
         const bool allowed =
-            is_listener_report(type) && (tuple.source.is_unspecified() || owns(tuple.source));
+            is_listener_report(type) && (tuple.source.is_unspecified() || may_have(tuple.source));
         return allowed ? pass(Reason::NeighborTraffic) : drop(Reason::NeighborSpoof);
     }
     return type == listener_query && tuple.source.is_link_local_v6() && !owns(tuple.source)

@@ -107,7 +107,7 @@ std::optional<Verdict> FirewallState::judge_dhcp(Direction direction,
     if (direction == Direction::Egress) {
         if (tuple.source_port != client || tuple.destination_port != server)
             return std::nullopt;
-        const bool own = owns(tuple.source);
+        const bool own = may_have(tuple.source);
         const bool to_all = tuple.destination == (v4 ? broadcast : dhcpv6_servers);
         if (to_all && (own || (v4 && tuple.source.is_unspecified())))
             return config.dhcp_on_wire ? pass(Reason::ExemptService) : local();
@@ -122,7 +122,7 @@ std::optional<Verdict> FirewallState::judge_dhcp(Direction direction,
     if (!config.dhcp_on_wire || is_local(tuple.source) || owns(tuple.source) ||
         is_martian(tuple.source))
         return drop(Reason::SourceCheck);
-    if (!owns(tuple.destination) && !(v4 && tuple.destination == broadcast))
+    if (!may_have(tuple.destination) && !(v4 && tuple.destination == broadcast))
         return drop(Reason::DestinationCheck);
     const bool believed = !v4 ? tuple.source.is_link_local_v6()
                           : config.dhcp_servers.empty()
@@ -139,9 +139,11 @@ std::optional<Verdict> FirewallState::judge_dhcp(Direction direction,
 bool FirewallState::is_dns(Direction direction, const Tuple& tuple) const noexcept {
     if (tuple.protocol != protocol::udp && tuple.protocol != protocol::tcp)
         return false;
-    return direction == Direction::Egress
-               ? tuple.destination_port == dns_port && contains(config.resolvers, tuple.destination)
-               : tuple.source_port == dns_port && contains(config.resolvers, tuple.source);
+    const bool out = direction == Direction::Egress;
+    const auto& server = out ? tuple.destination : tuple.source;
+    return (out ? tuple.destination_port : tuple.source_port) == dns_port &&
+           (contains(config.resolvers, server) ||
+            (names.active() && contains(config.name_servers, server)));
 }
 
 bool FirewallState::is_exempt(Direction direction, const Tuple& tuple) const noexcept {

@@ -5,6 +5,7 @@
 
 #include <variant>
 
+#include "devices/net/firewall/compiled_rules.hpp"
 #include "vmm/api/json_reader.hpp"
 
 using namespace masu;
@@ -179,6 +180,10 @@ TEST_CASE("bad bodies are refused with the reason") {
         {"PUT", "/network-interfaces/e", R"({"iface_id":"e","tap_fds":[-1]})", "whole numbers"},
         {"PUT", "/network-interfaces/e", R"({"iface_id":"e","guest_network":{}})", "`address`"},
         {"PATCH", "/network-interfaces/e", R"({"iface_id":"e","guest_mac":"x"})", "unknown field"},
+        {"PUT", "/network-interfaces/e/security-groups", "{}", "`rules` is missing"},
+        {"PUT", "/network-interfaces/e/flow-log", "{}", "`path` is missing"},
+        {"GET", "/network-interfaces/e/security-groups", "", "it takes PUT"},
+        {"PUT", "/network-interfaces/e/f/security-groups", "{}", "there is no path"},
         {"PUT", "/mmds/config", R"({"network_interfaces":["e"],"version":"V3"})", "V1, V2"},
         {"PUT", "/instance-metadata", R"({"network_interfaces":["e"]})", "`instance_id`"},
         {"PUT", "/instance-metadata",
@@ -246,4 +251,27 @@ TEST_CASE("bytes of a path that are not UTF-8 still make valid JSON") {
     const auto body = error_body("error", "/tmp/\xff\xc3\xa4\xc3");
     CHECK(body == "{\"error\":\"/tmp/\\ufffd\xc3\xa4\\ufffd\"}");
     CHECK(JsonObject::parse(body, "reply").has_value());
+}
+
+TEST_CASE("rules are compiled before they replace any") {
+    const auto put = [](std::string_view rule) {
+        const auto body = fmt::format(R"({{"security_groups": ["sg-1"], "rules": [{}]}})", rule);
+        return route({"PUT", "/network-interfaces/net0/security-groups", body});
+    };
+    const auto good = put(
+        R"({"id": "a", "direction": "ingress", "protocol": "tcp", "from_port": 1, "to_port": 2,
+            "cidr": "::/0"})");
+    REQUIRE(good);
+    const auto& set = std::get<action::SetSecurityGroups>(*good);
+    CHECK(set.iface_id == "net0");
+    CHECK(set.groups == std::vector<std::string>{"sg-1"});
+    CHECK(set.rules->rules().size() == 1);
+    const auto bad = put(
+        R"({"id": "a", "direction": "ingress", "protocol": "tcp", "from_port": 2, "to_port": 1,
+            "cidr": "::/0"})");
+    REQUIRE_FALSE(bad);
+    CHECK(contains(bad.error().message, "rule a"));
+    const auto counters = route({"GET", "/network-interfaces/net0/firewall", ""});
+    REQUIRE(counters);
+    CHECK(std::get<action::GetFirewall>(*counters).iface_id == "net0");
 }
