@@ -27,6 +27,8 @@ void add_stop_command(CLI::App& program, Invocation& invocation);
 void add_kill_command(CLI::App& program, Invocation& invocation);
 void add_rm_command(CLI::App& program, Invocation& invocation);
 void add_image_command(CLI::App& program, Invocation& invocation);
+void add_flow_logs_command(CLI::App& program, Invocation& invocation);
+void add_sg_command(CLI::App& program, Invocation& invocation);
 void add_doctor_command(CLI::App& program, Invocation& invocation);
 void add_version_command(CLI::App& program, Invocation& invocation);
 void add_completion_command(CLI::App& program, Invocation& invocation);
@@ -35,6 +37,7 @@ void add_completion_command(CLI::App& program, Invocation& invocation);
 inline constexpr const char* file_value = "FILE";
 inline constexpr const char* vm_value = "VM";
 inline constexpr const char* image_value = "IMAGE";
+inline constexpr const char* group_value = "GROUP";
 
 // --output text|json
 enum class OutputFormat { Text, Json };

@@ -23,6 +23,8 @@ struct LogOptions {
     std::string name;
     bool follow = false;
     bool monitor = false;
+    bool flows = false;  // the flow log of `interface`
+    std::string interface = "net0";
 };
 
 // False when nobody reads stdout any more.
@@ -82,7 +84,16 @@ Result<int> follow(Fd log, const std::string& path, const MonitorProcess& monito
 Result<int> show_log(const LogOptions& options) {
     const auto store = TRY(open_store());
     const auto folder = TRY(store.find(options.name));
-    const auto path = options.monitor ? folder.monitor_log() : folder.console_log();
+    const auto path = options.flows     ? folder.flow_log(options.interface)
+                      : options.monitor ? folder.monitor_log()
+                                        : folder.console_log();
+    if (options.flows && ::access(path.c_str(), F_OK) < 0)
+        return fail("{} keeps no flow log of {}; start it with `masu run --flow-logs`",
+                    options.name, options.interface);
+    // Of a flow log, what was put aside last comes first.
+    if (const Fd before(options.flows ? ::open((path + ".1").c_str(), O_RDONLY | O_CLOEXEC) : -1);
+        before && !TRY(copy_rest(before.get(), path)))
+        return 0;
     auto log = TRY(open_log(path));
     if (options.follow) {
         const auto record = TRY(folder.record());
@@ -120,6 +131,30 @@ void add_logs_command(CLI::App& program, Invocation& invocation) {
         "  masu logs web | tail\n"
         "  masu logs -f web\n"
         "  masu logs --monitor web");
+    command->callback(
+        [options, &invocation] { invocation.run = [options] { return show_log(*options); }; });
+}
+
+void add_flow_logs_command(CLI::App& program, Invocation& invocation) {
+    auto* command = program.add_subcommand(
+        "flow-logs", "Show which flows a VM's security groups let pass, and which not");
+    auto options = std::make_shared<LogOptions>();
+    options->flows = true;
+    command->add_option("--interface", options->interface, "Which interface (default net0)")
+        ->type_name("ID")
+        ->check([](const std::string& id) -> std::string {
+            return id.contains('/') ? "\"" + id + "\" is no interface" : "";
+        });
+    command->add_option("vm", options->name, "Name of the VM")->type_name(vm_value)->required();
+    command->add_flag("-f,--follow", options->follow, "Go on until the VM ends");
+    command->footer(
+        "Lines in the format of VPC flow logs, one for each flow and direction in a minute, of "
+        "VMs\n"
+        "started with --flow-logs.\n"
+        "\n"
+        "Examples:\n"
+        "  masu flow-logs web | grep REJECT\n"
+        "  masu flow-logs -f web");
     command->callback(
         [options, &invocation] { invocation.run = [options] { return show_log(*options); }; });
 }

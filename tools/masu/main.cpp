@@ -56,6 +56,8 @@ int run(int argc, char** argv) {
     masu::cli::add_kill_command(program, invocation);
     masu::cli::add_rm_command(program, invocation);
     masu::cli::add_image_command(program, invocation);
+    masu::cli::add_flow_logs_command(program, invocation);
+    masu::cli::add_sg_command(program, invocation);
     masu::cli::add_doctor_command(program, invocation);
     masu::cli::add_version_command(program, invocation);
     masu::cli::add_completion_command(program, invocation);

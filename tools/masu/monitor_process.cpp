@@ -72,6 +72,9 @@ std::vector<std::string> arguments_for(const VmRecord& record, const VmFolder& f
                                        folder.file("metrics.json"),
                                        "--ready-fd",
                                        std::to_string(ready_fd)};
+    // Rule sets are larger than what the API's clients send otherwise.
+    arguments.emplace_back("--http-api-max-payload-size");
+    arguments.emplace_back("8388608");
     if (record.transport != "pci") {
         arguments.emplace_back("--transport");
         arguments.push_back(record.transport);

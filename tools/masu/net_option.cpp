@@ -124,7 +124,8 @@ Result<NetOption> parse_net_option(std::string_view text) {
 
 boost::json::object interface_request(const NetOption& net, std::string_view id,
                                       std::string_view hostname) {
-    boost::json::object request{{"iface_id", id}};
+    // Its security groups come next; until then nothing passes.
+    boost::json::object request{{"iface_id", id}, {"firewall", true}};
     if (net.kind == NetOption::Kind::Tap)
         request["host_dev_name"] = net.tap;
     if (net.mac)

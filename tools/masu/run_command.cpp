@@ -13,6 +13,7 @@
 #include "tools/masu/attach.hpp"
 #include "tools/masu/boot_line.hpp"
 #include "tools/masu/commands.hpp"
+#include "tools/masu/group_rules.hpp"
 #include "tools/masu/host_file.hpp"
 #include "tools/masu/image_disk.hpp"
 #include "tools/masu/instance_types.hpp"
@@ -63,6 +64,8 @@ struct RunOptions {
     std::string type;
     std::vector<std::string> disks;
     NetworkOptions network;
+    std::vector<std::string> security_groups;
+    bool flow_logs = false;
     std::string name;
     std::string transport = "pci";
     std::string log_level = "info";
@@ -149,6 +152,9 @@ Result<VmRecord> make_record(const RunOptions& options, const Places& places, Fd
     TRY(choose_networks(options.network, record));
     TRY(set_size(options, record));
     TRY(set_boot(options, record));
+    const GroupStore groups(TRY(open_store()).places().state);
+    const auto book = TRY(groups.read());
+    record.security_groups = TRY(resolve_groups(book, options.security_groups));
     record.transport = options.transport;
     record.reboot = !options.no_reboot;
     record.remove = options.remove;
@@ -203,6 +209,10 @@ Result<Started> start(VmRecord& record, const VmFolder& folder, Fd& lock,
         TRY(folder.write(record));
         const MonitorClient client(record.api_socket(), record.name);
         TRY(configure(client, record, options, sockets, metadata));
+        const auto store = TRY(open_store());
+        TRY(join_groups(store, record));
+        if (options.flow_logs)
+            TRY(start_flow_logs(record, folder));
         Fd console;
         if (!options.detach)
             console = TRY(connect_unix(record.console_socket()));
@@ -333,6 +343,18 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
         ->take_all();
 }
 
+void add_group_option(CLI::App& command, RunOptions& options) {
+    command
+        .add_option("--security-group", options.security_groups,
+                    "A security group that the VM is in, by name or id (default: default). Repeat "
+                    "for more, 5 at most; masu sg makes and changes them")
+        ->type_name(group_value)
+        ->allow_extra_args(false)
+        ->take_all();
+    command.add_flag("--flow-logs", options.flow_logs,
+                     "Keep a log of which flows pass and which do not; masu flow-logs shows it");
+}
+
 void add_life_options(CLI::App& command, RunOptions& options) {
     command.add_option("--name", options.name, "Name of the VM (default: one is made up)")
         ->type_name("NAME");
@@ -395,6 +417,7 @@ void add_run_command(CLI::App& program, Invocation& invocation) {
         ->excludes(kernel);
     add_machine_options(*command, *options);
     add_network_options(*command, options->network);
+    add_group_option(*command, *options);
     add_life_options(*command, *options);
     command
         ->add_flag_callback(

@@ -27,17 +27,6 @@ namespace fs = std::filesystem;
 constexpr std::size_t record_limit = 1 * MiB;
 constexpr std::size_t name_max = 63;
 
-Result<> make_folder(const std::string& path) {
-    std::error_code error;
-    fs::create_directories(path, error);
-    if (error)
-        return fail(
-            "cannot make the folder {}: {}; set MASU_STATE_DIR or MASU_RUNTIME_DIR to a "
-            "folder this user may write",
-            path, error.message());
-    return {};
-}
-
 // flock() that is not disturbed by signals. False: somebody else holds it (LOCK_NB only).
 Result<bool> take_lock(int fd, int operation, const std::string& path) {
     while (::flock(fd, operation) < 0) {
@@ -109,6 +98,17 @@ Result<Places> find_places(const Environment& environment, bool root) {
     places.state = fs::absolute(places.state).lexically_normal().string();
     places.runtime = fs::absolute(places.runtime).lexically_normal().string();
     return places;
+}
+
+Result<> make_folder(const std::string& path) {
+    std::error_code error;
+    fs::create_directories(path, error);
+    if (error)
+        return fail(
+            "cannot make the folder {}: {}; set MASU_STATE_DIR or MASU_RUNTIME_DIR to a "
+            "folder this user may write",
+            path, error.message());
+    return {};
 }
 
 Result<> check_vm_name(std::string_view name) {

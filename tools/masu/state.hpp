@@ -31,6 +31,9 @@ using Environment = std::function<std::optional<std::string>(const char* name)>;
 // MASU_RUNTIME_DIR, or $XDG_RUNTIME_DIR/masu, /run/masu for root, else `run` in the state folder.
 [[nodiscard]] Result<Places> find_places(const Environment& environment, bool root);
 
+// Makes the folder and those above it, where they are not there yet.
+[[nodiscard]] Result<> make_folder(const std::string& path);
+
 // 1 to 63 letters, digits and '-', beginning with a letter or digit.
 [[nodiscard]] Result<> check_vm_name(std::string_view name);
 
@@ -46,6 +49,9 @@ class VmFolder {
     [[nodiscard]] std::string file(std::string_view entry) const;
     [[nodiscard]] std::string console_log() const { return file("console.log"); }
     [[nodiscard]] std::string monitor_log() const { return file("monitor.log"); }
+    [[nodiscard]] std::string flow_log(const std::string& interface) const {
+        return file("flow-" + interface + ".log");
+    }
     [[nodiscard]] std::string exit_file() const { return file("exit.json"); }
 
     [[nodiscard]] Result<VmRecord> record() const;
@@ -69,6 +75,7 @@ class VmFolder {
 class Store {
   public:
     explicit Store(Places places) : places_(std::move(places)) {}
+    [[nodiscard]] const Places& places() const { return places_; }
 
     struct Created {
         VmFolder folder;

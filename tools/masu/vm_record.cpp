@@ -49,6 +49,9 @@ VmRecord record_from(const boost::json::object& object) {
     if (const auto* ports = object.if_contains("ports"))
         for (const auto& port : ports->as_array())
             record.ports.push_back(port_from(port.as_object()));
+    if (const auto* groups = object.if_contains("security_groups"))
+        for (const auto& id : groups->as_array())
+            record.security_groups.emplace_back(id.as_string());
     record.transport = text_at(object, "transport");
     record.reboot = object.at("reboot").as_bool();
     record.remove = object.at("remove").as_bool();
@@ -91,6 +94,8 @@ boost::json::object to_json(const VmRecord& record) {
                                {"remove", record.remove},
                                {"boot_timer", record.boot_timer},
                                {"stop_timeout", record.stop_timeout}};
+    object["security_groups"] =
+        boost::json::array(record.security_groups.begin(), record.security_groups.end());
     if (record.initrd)
         object["initrd"] = *record.initrd;
     if (!record.image.empty())

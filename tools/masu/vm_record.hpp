@@ -32,6 +32,7 @@ struct VmRecord {
     std::vector<DiskOption> disks;
     std::vector<NetOption> nets;
     std::vector<PublishedPort> ports;
+    std::vector<std::string> security_groups;  // ids
     std::string transport = "pci";
     bool reboot = true;   // a guest's reboot starts it again
     bool remove = false;  // --rm

@@ -11,6 +11,7 @@ The "kernel" is a script, one command a line, that runs once the VM was started:
   on-button KIND      what the power button does: power_off (the default) or ignore
   on-stop hang        Stop is not answered
   refuse PATH TEXT    requests for PATH get a 400 with TEXT as fault_message
+  interface ID ADDR   a network interface whose guest is told ADDR
 """
 import argparse
 import http.server
@@ -46,6 +47,10 @@ class Monitor:
     def load(self, path):
         with open(path, encoding="utf-8") as script:
             self.script = [line.rstrip("\n").split(" ", 2) for line in script]
+        interfaces = [{"iface_id": i, "guest_network": {"address": a}}
+                      for _, i, a in self.setting("interface")]
+        if interfaces:
+            self.config["network-interfaces"] = interfaces
 
     def setting(self, name):
         return [line for line in self.script if line[0] == name]
@@ -198,7 +203,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 def main():
     parser = argparse.ArgumentParser()
     for flag in ("api-sock", "console", "console-log", "exit-file", "log-path", "level",
-                 "metrics-path", "id", "ready-fd", "transport"):
+                 "metrics-path", "id", "ready-fd", "transport", "http-api-max-payload-size"):
         parser.add_argument("--" + flag)
     parser.add_argument("--no-reboot", action="store_true")
     parser.add_argument("--boot-timer", action="store_true")
