@@ -172,7 +172,8 @@ Result<Image> ImageStore::publish(NewImage image, ImageRecord record) {
     }
     image.folder_.clear();
     TRY(sync_folder(folder()));
-    return Image{std::move(record), folder_of(record.name) + "/disk.raw"};
+    auto disk = folder_of(record.name) + "/disk.raw";
+    return Image{std::move(record), std::move(disk)};
 }
 
 bool ImageStore::exists(const std::string& name) const {

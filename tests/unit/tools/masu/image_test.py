@@ -159,7 +159,7 @@ class ImportTest(ImageTest):
         raw = self.raw()
         result = self.masu("image", "import", raw, "web")
         self.assertEqual(result.stderr, b"web: copying (3 MiB)\n")
-        self.assertIn(b"web is imported: 3 MiB disk", result.stdout)
+        self.assertRegex(result.stdout, rb"^web is imported: 3 MiB disk, [1-9][0-9.]* KiB stored; boot: ")
         controller, terminal = pty.openpty()
         self.addCleanup(os.close, controller)
         qcow2 = self.convert(raw, "q", "qcow2")
@@ -374,6 +374,29 @@ class BootMethodTest(ImageTest):
         mbr = "label: dos\np1: start=2048, size=65536, type=ef\n"
         self.assertEqual(self.partitioned(mbr, 2048, ["bootx64.efi"])[:2], ("uefi", "mbr"))
 
+    def test_a_menu_in_the_root_partition(self):
+        for make, form in ((("mke2fs", "-q", "-t", "ext4", "-d"), "ext4"), (("mkfs.xfs", "-q", "-p"), "xfs")):
+            with self.subTest(form):
+                path = self.path("menu.raw")
+                system = self.path("system")
+                with open(path, "wb") as file:
+                    file.truncate(308 * MIB)
+                run("sfdisk", "-q", path, input=b"label: gpt\np1: start=2048, size=620000\n")
+                os.makedirs(self.path("tree/boot/grub"), exist_ok=True)
+                with open(self.path("tree/boot/grub/grub.cfg"), "w") as file:
+                    file.write("menuentry x {}\n")
+                with open(self.path("prototype"), "w") as file:
+                    file.write("/dev/null\n0 0\nd--755 0 0\nboot d--755 0 0\ngrub d--755 0 0\ngrub.cfg ---644 0 0 "
+                               + self.path("tree/boot/grub/grub.cfg") + "\n$\n$\n$\n")
+                with open(system, "wb") as file:
+                    file.truncate(620000 * 512)
+                run(*make, self.path("tree" if form == "ext4" else "prototype"), system)
+                run("dd", f"if={system}", f"of={path}", "bs=1M", "seek=1", "conv=notrunc,sparse")
+                boot = self.imported(path, form)["boot"]
+                self.assertEqual((boot["method"], boot["partition_table"], boot["detail"]),
+                                 ("menu", "gpt", f"/boot/grub/grub.cfg on partition 1 ({form})"))
+                os.unlink(system)
+
     def test_nothing_to_start(self):
         self.assertEqual(self.imported(self.raw(), "plain")["boot"]["method"], "unknown")
         self.assertEqual(self.partitioned("label: dos\np1: start=2048, type=83\n")[:2],
@@ -417,7 +440,7 @@ class ListTest(ImageTest):
 
 
 class RunImageTest(ImageTest):
-    def run_image(self, name, *arguments):
+    def run_on_image(self, name, *arguments):
         self.run_detached(name, "echo", options=arguments)
         return json.loads(self.masu("inspect", name, "--output", "json").stdout)["config"]["drives"]
 
@@ -428,7 +451,7 @@ class RunImageTest(ImageTest):
         image = self.imported(self.raw())
         data = self.disk("data.raw")
         for name in ("a", "b"):
-            drives = self.run_image(name, "web", "--disk", data + ",ro")
+            drives = self.run_on_image(name, "web", "--disk", data + ",ro")
             self.assertEqual([d["path_on_host"] for d in drives], [image["disk"], data])
             self.assertEqual(drives[0]["overlay_path"], self.overlay(name))
             self.assertNotIn("overlay_size", drives[0])
@@ -437,7 +460,7 @@ class RunImageTest(ImageTest):
 
     def test_the_overlay_goes_with_the_vm(self):
         self.imported(self.raw())
-        self.run_image("a", "web")
+        self.run_on_image("a", "web")
         with open(self.overlay("a"), "w") as file:  # the fake monitor makes none
             file.write("x")
         self.masu("stop", "a")
@@ -447,7 +470,7 @@ class RunImageTest(ImageTest):
 
     def test_an_image_in_use_is_kept(self):
         self.imported(self.raw())
-        self.run_image("a", "web")
+        self.run_on_image("a", "web")
         self.assertIn("in use by the VM a", self.refusal("image", "rm", "web"))
         self.masu("stop", "a")
         self.assertIn("masu rm a", self.refusal("image", "rm", "web"))
@@ -456,7 +479,7 @@ class RunImageTest(ImageTest):
 
     def test_sizes(self):
         self.imported(self.raw())
-        drives = self.run_image("a", "web", "--disk-size", "20G")
+        drives = self.run_on_image("a", "web", "--disk-size", "20G")
         self.assertEqual(drives[0]["overlay_size"], 20 << 30)
         kernel = self.kernel()
         for size, words in (("1M", "can only grow"), ("0", "multiple of 1M"), ("x", "--disk-size x"),
@@ -467,7 +490,7 @@ class RunImageTest(ImageTest):
 
     def test_a_path_is_a_base_too(self):
         raw = self.raw("plain.raw")
-        drives = self.run_image("a", raw, "--disk-size", "1G")
+        drives = self.run_on_image("a", raw, "--disk-size", "1G")
         self.assertEqual(drives[0]["path_on_host"], raw)
         self.assertEqual(drives[0]["overlay_path"], self.overlay("a"))
         self.assertNotIn("image", json.loads(self.masu("inspect", "a", "--output", "json").stdout))
