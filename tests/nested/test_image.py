@@ -31,11 +31,11 @@ def two_vms_run_one_image_and_leave_it_as_it_was(host):
     """Each sees the image, larger than it is, and its own writes; what they wrote goes with them."""
     name = f"image-{host.next_number()}"
     raw = f"{host.scratch}/{name}.raw"
-    host.shell(f"dd if=/dev/urandom of={raw} bs=1M count=8 2>/dev/null; gzip -k {raw}")
+    host.shell(f"dd if=/dev/urandom of={raw} bs=1M count=2 2>/dev/null; gzip -k {raw}")
     masu(host, "image", "import", f"{raw}.gz", name)
     content = host.shell(f"sha256sum <{raw}").split()[0]
     job = """set -e
-        echo IMAGE=$(head -c 8388608 /dev/vda | sha256sum | cut -d' ' -f1)
+        echo IMAGE=$(head -c 2097152 /dev/vda | sha256sum | cut -d' ' -f1)
         echo SECTORS=$(cat /sys/block/vda/size)
         for at in 5 3000; do echo "this is $NAME" | dd of=/dev/vda bs=4k seek=$at conv=fsync 2>/dev/null; done
         echo WRITTEN; sleep 5
