@@ -1,10 +1,14 @@
 // What compilers take for granted: memcpy and its kin. Linked with the runtime services, used by all.
+// Eight bytes a step: a KVM that interprets its guests takes as long for each as for one.
 #include <cstddef>
 
 extern "C" {
 
 __attribute__((used)) void* memcpy(void* __restrict to, const void* __restrict from, std::size_t count) {
     void* const result = to;
+    std::size_t words = count / 8;
+    count %= 8;
+    asm volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
     asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
     return result;
 }
@@ -22,7 +26,11 @@ __attribute__((used)) void* memmove(void* to, const void* from, std::size_t coun
 
 __attribute__((used)) void* memset(void* to, int value, std::size_t count) {
     void* const result = to;
-    asm volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+    const std::size_t pattern = (value & 0xff) * std::size_t{0x0101'0101'0101'0101};
+    std::size_t words = count / 8;
+    count %= 8;
+    asm volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(pattern) : "memory");
+    asm volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(pattern) : "memory");
     return result;
 }
 

@@ -114,7 +114,7 @@ Ended boot(const Input& input) {
     machine = made->get();
     auto patience = loop->timer([&] { loop->stop(); });
     REQUIRE(patience);
-    patience->arm(60'000'000'000);
+    patience->arm(180'000'000'000);
     REQUIRE((*made)->start());
     loop->run();
     result.entry = timer.since_start(Milestone::FirmwareEntry).has_value();
