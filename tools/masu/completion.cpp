@@ -12,7 +12,7 @@ namespace masu::cli {
 namespace {
 
 // What comes after an option, or where a command's plain argument stands.
-enum class ValueKind { None, Anything, File, Vm, Image, Words };
+enum class ValueKind { None, Anything, File, Vm, Image, Group, Words };
 
 struct Value {
     ValueKind kind = ValueKind::None;
@@ -41,6 +41,8 @@ Value value_of(const CLI::Option& option) {
         return {ValueKind::Vm, {}};
     if (type == image_value)
         return {ValueKind::Image, {}};
+    if (type == group_value)
+        return {ValueKind::Group, {}};
     if (type.starts_with(file_value))
         return {ValueKind::File, {}};
     if (type.find('|') == std::string::npos)
@@ -103,6 +105,7 @@ std::string quoted(const std::string& text) {
 
 constexpr const char* vms_command = "masu ps -a --names 2>/dev/null";
 constexpr const char* images_command = "masu image ls --names 2>/dev/null";
+constexpr const char* groups_command = "masu sg ls --names 2>/dev/null";
 
 std::string names_of(const std::vector<CommandFacts>& commands) {
     std::vector<std::string> names;
@@ -119,6 +122,9 @@ std::string bash_reply(const Value& value) {
             return "COMPREPLY=($(compgen -f -- \"$current\")); compopt -o filenames";
         case ValueKind::Vm:
             return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))", vms_command);
+        case ValueKind::Group:
+            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
+                               groups_command);
         case ValueKind::Image:  // or a file, for `masu run`
             return fmt::format(
                 "COMPREPLY=($(compgen -W \"$({})\" -- \"$current\") $(compgen -f -- \"$current\"))",
@@ -198,6 +204,8 @@ std::string zsh_value(const Value& value) {
             return ":vm:_masu_vms";
         case ValueKind::Image:
             return ":image:_masu_images";
+        case ValueKind::Group:
+            return ":group:_masu_groups";
         case ValueKind::Words:
             return ":value:(" + join(value.words, " ") + ")";
         case ValueKind::Anything:
@@ -258,8 +266,13 @@ std::string zsh_script(const std::vector<CommandFacts>& commands) {
         "  names=(${{(f)\"$({})\"}})\n"
         "  compadd -a names\n"
         "  _files\n"
+        "}}\n"
+        "_masu_groups() {{\n"
+        "  local -a names\n"
+        "  names=(${{(f)\"$({})\"}})\n"
+        "  compadd -a names\n"
         "}}\n",
-        vms_command, images_command);
+        vms_command, images_command, groups_command);
     // Autoloaded, the file is the function's body; sourced, it registers itself.
     return names +
            "_masu() {\n"
@@ -289,6 +302,8 @@ std::string fish_value(const Value& value) {
             return " -r -F";
         case ValueKind::Vm:
             return fmt::format(" -x -a '({})'", vms_command);
+        case ValueKind::Group:
+            return fmt::format(" -x -a '({})'", groups_command);
         case ValueKind::Image:
             return fmt::format(" -r -F -a '({})'", images_command);
         case ValueKind::Words:
