@@ -22,8 +22,9 @@ inline constexpr std::uint64_t command_line_max = 0x10000;
 inline constexpr std::uint64_t ebda_start = 0x9fc00;  // reserved from here to 1 MiB
 inline constexpr std::uint64_t acpi_rsdp = 0xe0000;   // scanned for by kernels: 0xe0000-0xfffff
 inline constexpr std::uint64_t acpi_tables = 0xe1000;
-inline constexpr std::uint64_t acpi_tables_end = 0xf0000;
-inline constexpr std::uint64_t smbios = 0xf0000;  // scanned for: 0xf0000-0xfffff
+inline constexpr std::uint64_t acpi_tables_end = 0xef000;
+inline constexpr std::uint64_t generation_id = 0xef000;  // VM generation ID: 16 bytes of a page
+inline constexpr std::uint64_t smbios = 0xf0000;         // scanned for: 0xf0000-0xfffff
 inline constexpr std::uint64_t smbios_end = 0xf'fff0;
 inline constexpr std::uint64_t reset_vector =
     0xf'fff0;  // F000:FFF0, where a CPU starts after reset

@@ -1,6 +1,10 @@
 // Assembles a machine on KVM in the order KVM likes, and takes it apart in the reverse.
 #include "vmm/machine.hpp"
 
+#include <sys/random.h>
+
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <map>
 #include <tuple>
@@ -23,6 +27,7 @@
 #include "vmm/layout.hpp"
 #include "vmm/net/guest_network.hpp"
 #include "vmm/platform.hpp"
+#include "vmm/snapshot/memory_file.hpp"
 #include "vmm/virtio_devices.hpp"
 
 namespace masu {
@@ -44,7 +49,14 @@ class KvmMachine final : public Machine {
     [[nodiscard]] Result<> make_devices(const VmConfig& config);
     [[nodiscard]] Result<> load_kernel(const VmConfig& config);
     [[nodiscard]] Result<> make_vcpus(const VmConfig& config);
+    // The steps of restore(), in order, beside make_vm() and make_devices().
+    [[nodiscard]] Result<> check_source(const VmConfig& config, const RestoreSource& source) const;
+    [[nodiscard]] Result<> put_back_devices();
+    [[nodiscard]] Result<> put_back_vcpus(const VmConfig& config);
+    void go_on_from(RestoreSource source) { source_ = std::move(source); }
 
+    [[nodiscard]] Result<snapshot::MachineState> save() override;
+    [[nodiscard]] const kvm::GuestRam& ram() const override { return ram_; }
     [[nodiscard]] Result<> start() override;
     [[nodiscard]] Result<> pause() override;
     [[nodiscard]] Result<> resume() override;
@@ -72,6 +84,10 @@ class KvmMachine final : public Machine {
     [[nodiscard]] Result<> add_interface(const std::string& iface_id, const VmConfig& config);
     [[nodiscard]] Result<> add_drive(const DriveConfig& drive, unsigned vcpu_count);
     [[nodiscard]] Result<std::unique_ptr<block::Disk>> open_disk(const DriveConfig& drive);
+    [[nodiscard]] kvm::CpuidPolicy cpuid_policy(const VmConfig& config) const;
+    [[nodiscard]] Result<> start_vcpu_threads(std::vector<kvm::Vcpu> vcpus);
+    [[nodiscard]] Result<> finish_restore();
+    [[nodiscard]] Result<> renew_identity();
     // The guest or KVM ended the machine. Any thread; the first event counts.
     void report_stop(StopEvent event);
 
@@ -94,6 +110,10 @@ class KvmMachine final : public Machine {
     std::map<std::string, Drive> drives_;
     std::map<std::string, net::VirtioNet*> interfaces_;  // owned by virtio_
     boot::EntryState entry_;
+    Transport transport_ = Transport::Pci;
+    std::uint64_t generation_id_ = 0;      // its guest address; 0: none
+    std::optional<RestoreSource> source_;  // until finish_restore()
+    std::vector<kvm::CpuidLeaves> cpuid_;  // by vCPU
     std::unique_ptr<kvm::ExitHandlers> handlers_;
     std::unique_ptr<kvm::VcpuSet> vcpus_;
 };
@@ -163,6 +183,7 @@ void KvmMachine::on_firmware_event(std::uint8_t value) {
 Result<> KvmMachine::make_devices(const VmConfig& config) {
     platform_ = TRY(Platform::create(ports_, mmio_, routes_->ioapic(), context_.loop, clock_,
                                      context_.metrics, context_.console_output, platform_events()));
+    transport_ = config.transport;
     virtio_ = TRY(VirtioDevices::create({.transport = config.transport,
                                          .memory = memory_,
                                          .loop = context_.loop,
@@ -304,6 +325,8 @@ Result<> KvmMachine::load_kernel(const VmConfig& config) {
                               .memory_bytes = memory_.total_bytes()},
                              memory_));
     TRY(boot::install_reset_vector(memory_));
+    generation_id_ = layout::generation_id;
+    TRY(renew_identity());
     if (source.firmware) {
         entry_ = TRY(boot::load_firmware({.load_options = source.boot_args.value_or(""),
                                           .boot_menu = source.boot_menu,
@@ -321,15 +344,19 @@ Result<> KvmMachine::load_kernel(const VmConfig& config) {
     return {};
 }
 
+kvm::CpuidPolicy KvmMachine::cpuid_policy(const VmConfig& config) const {
+    return {.topology = {.vcpu_count = config.machine.vcpu_count, .smt = config.machine.smt},
+            .tsc_deadline = kvm_.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
+}
+
 Result<> KvmMachine::make_vcpus(const VmConfig& config) {
     const auto supported = TRY(kvm_.supported_cpuid());
-    const kvm::CpuidPolicy policy{
-        .topology = {.vcpu_count = config.machine.vcpu_count, .smt = config.machine.smt},
-        .tsc_deadline = kvm_.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
+    const auto policy = cpuid_policy(config);
     std::vector<kvm::Vcpu> vcpus;
     for (unsigned index = 0; index < config.machine.vcpu_count; ++index) {
         auto vcpu = TRY(kvm::Vcpu::create(kvm_, *vm_, index));
-        TRY(vcpu.set_cpuid(kvm::make_cpuid(supported, policy, index)));
+        cpuid_.push_back(kvm::make_cpuid(supported, policy, index));
+        TRY(vcpu.set_cpuid(cpuid_.back()));
         TRY(vcpu.set_boot_defaults());
         if (index == 0)
             TRY(vcpu.set_entry(entry_));
@@ -337,6 +364,15 @@ Result<> KvmMachine::make_vcpus(const VmConfig& config) {
             TRY(boot::tell_tsc_frequency(vcpu.tsc_khz(), memory_));
         vcpus.push_back(std::move(vcpu));
     }
+    TRY(start_vcpu_threads(std::move(vcpus)));
+    // Doorbells come last: anything put on KVM's I/O bus makes the next memory-slot change or the
+    // end of the VM wait for a grace period.
+    TRY(virtio_->register_doorbells());
+    context_.boot_timer.mark(Milestone::KvmReady);
+    return {};
+}
+
+Result<> KvmMachine::start_vcpu_threads(std::vector<kvm::Vcpu> vcpus) {
     handlers_ = std::make_unique<kvm::ExitHandlers>(kvm::ExitHandlers{
         .ports = ports_,
         .mmio = mmio_,
@@ -344,11 +380,108 @@ Result<> KvmMachine::make_vcpus(const VmConfig& config) {
         .stop = [this](StopEvent event) { report_stop(std::move(event)); }});
     vcpus_ = TRY(
         kvm::VcpuSet::create(std::move(vcpus), *handlers_, context_.metrics, context_.boot_timer));
-    // Doorbells come last: anything put on KVM's I/O bus makes the next memory-slot change or the
-    // end of the VM wait for a grace period.
-    TRY(virtio_->register_doorbells());
-    context_.boot_timer.mark(Milestone::KvmReady);
     return {};
+}
+
+// 16 bytes nobody has had before, where the guest looks for them.
+Result<> KvmMachine::renew_identity() {
+    if (generation_id_ == 0)
+        return {};
+    std::array<std::byte, 16> id{};
+    if (::getrandom(id.data(), id.size(), 0) != static_cast<ssize_t>(id.size()))
+        return fail_errno(errno, "the host gives no random bytes for the VM generation ID");
+    if (!memory_.write(GuestAddress{generation_id_}, id))
+        return fail("the VM generation ID lies at {:#x}, outside of guest memory", generation_id_);
+    return {};
+}
+
+Result<> KvmMachine::check_source(const VmConfig& config, const RestoreSource& source) const {
+    const auto& state = source.state;
+    if (state.vcpus.size() != config.machine.vcpu_count || state.memory_bytes != ram_.size() ||
+        ram_.size() != config.machine.mem_size_mib * MiB)
+        return fail(
+            "the snapshot's machine has {} vCPUs and {}, but its configuration says {} and "
+            "{} MiB",
+            state.vcpus.size(), format_size(state.memory_bytes), config.machine.vcpu_count,
+            config.machine.mem_size_mib);
+    if (state.transport != config.transport)
+        return fail(
+            "the snapshot's machine has its devices behind {}: start masu-vmm with "
+            "--transport {}",
+            state.transport == Transport::Pci ? "PCI" : "virtio-mmio",
+            state.transport == Transport::Pci ? "pci" : "mmio");
+    const auto host = kvm::make_cpuid(TRY(kvm_.supported_cpuid()), cpuid_policy(config), 0);
+    const auto missing = kvm::missing_features(state.vcpus.front().cpuid, host);
+    if (!missing.empty())
+        return fail(
+            "this host's CPU lacks what the snapshot's guest was shown: {}; restore it on "
+            "a host that has them",
+            fmt::join(missing, ", "));
+    return {};
+}
+
+Result<> KvmMachine::put_back_vcpus(const VmConfig& config) {
+    std::vector<kvm::Vcpu> vcpus;
+    for (unsigned index = 0; index < config.machine.vcpu_count; ++index) {
+        auto vcpu = TRY(kvm::Vcpu::create(kvm_, *vm_, index));
+        cpuid_.push_back(source_->state.vcpus[index].cpuid);
+        TRY(vcpu.set_cpuid(cpuid_.back()));
+        vcpus.push_back(std::move(vcpu));
+    }
+    return start_vcpu_threads(std::move(vcpus));
+}
+
+Result<> KvmMachine::put_back_devices() {
+    const auto& state = source_->state;
+    generation_id_ = state.generation_id;
+    panicked_ = state.panicked;
+    platform_->restore(state.platform);
+    return virtio_->restore(state.devices);
+}
+
+// The clock before the vCPUs, whose kvmclock follows it; the identity last of all, because its
+// interrupt needs LAPICs.
+Result<> KvmMachine::finish_restore() {
+    const auto source = std::move(*source_);
+    source_.reset();
+    const auto& state = source.state;
+    const auto now = clock_.wall();
+    const std::uint64_t passed =
+        source.clock == ClockPolicy::Realtime && now > state.wall_time ? now - state.wall_time : 0;
+    kvm_clock_data clock{};
+    clock.clock = state.guest_clock + passed;
+    TRY(vm_->set_clock(clock));
+    for (std::size_t i = 0; i < vcpus_->size(); ++i) {
+        const auto& registers = state.vcpus[i].registers;
+        const auto ticks = static_cast<std::uint64_t>(static_cast<__uint128_t>(passed) *
+                                                      registers.tsc_khz / 1'000'000);
+        TRY(kvm::restore_registers(kvm_, vcpus_->vcpu(i), registers, ticks));
+        vcpus_->vcpu(i).excuse_pause();
+    }
+    TRY(renew_identity());
+    if (generation_id_ != 0)
+        platform_->ged().raise(legacy::GedEvent::VmGenerationId);
+    return {};
+}
+
+// The devices first: what they finish on the way may interrupt a vCPU.
+Result<snapshot::MachineState> KvmMachine::save() {
+    if (source_)
+        TRY(finish_restore());
+    snapshot::MachineState state;
+    state.memory_bytes = ram_.size();
+    state.generation_id = generation_id_;
+    state.panicked = panicked_;
+    state.devices = TRY(virtio_->save());
+    state.transport = transport_;
+    state.platform = platform_->save();
+    const auto msrs = TRY(kvm::saved_msr_list(kvm_));
+    state.guest_clock = TRY(vm_->clock()).clock;
+    state.wall_time = clock_.wall();
+    for (std::size_t i = 0; i < vcpus_->size(); ++i)
+        state.vcpus.push_back({.cpuid = cpuid_[i],
+                               .registers = TRY(kvm::save_registers(kvm_, vcpus_->vcpu(i), msrs))});
+    return state;
 }
 
 void KvmMachine::report_stop(StopEvent event) {
@@ -365,6 +498,8 @@ void KvmMachine::report_stop(StopEvent event) {
 }
 
 Result<> KvmMachine::start() {
+    if (source_)
+        TRY(finish_restore());
     vcpus_->resume();
     return {};
 }
@@ -395,6 +530,20 @@ Result<std::unique_ptr<Machine>> Machine::create(const VmConfig& config, Machine
     TRY(machine->make_devices(config));
     TRY(machine->load_kernel(config));
     TRY(machine->make_vcpus(config));
+    return machine;
+}
+
+Result<std::unique_ptr<Machine>> Machine::restore(const VmConfig& config, RestoreSource source,
+                                                  MachineContext context) {
+    auto kvm = TRY(kvm::Kvm::open());
+    auto ram = TRY(snapshot::map_memory(source.memory_path, source.state.memory_bytes));
+    auto machine = std::make_unique<KvmMachine>(std::move(context), std::move(kvm), std::move(ram));
+    TRY(machine->check_source(config, source));
+    machine->go_on_from(std::move(source));
+    TRY(machine->make_vm(config));
+    TRY(machine->make_devices(config));
+    TRY(machine->put_back_vcpus(config));
+    TRY(machine->put_back_devices());
     return machine;
 }
 

@@ -13,7 +13,9 @@
 #include "base/result.hpp"
 #include "vmm/boot_timer.hpp"
 #include "vmm/config.hpp"
+#include "vmm/kvm/guest_ram.hpp"
 #include "vmm/net/network.hpp"
+#include "vmm/snapshot/machine_state.hpp"
 
 namespace masu {
 
@@ -45,6 +47,19 @@ struct MachineContext {
     std::function<void(StopEvent)> stopped;
 };
 
+// What happens to the guest's clocks (kvmclock and TSC) when it is restored.
+enum class ClockPolicy {
+    Continue,  // they go on where they stopped: no timer is late, and the wall clock is behind
+    Realtime,  // they skip the time that has passed: the wall clock is right at once
+};
+
+// What to restore, beside the configuration. The memory file must not change while the VM lives.
+struct RestoreSource {
+    snapshot::MachineState state;
+    std::string memory_path;
+    ClockPolicy clock = ClockPolicy::Continue;
+};
+
 // Created stopped; start() lets the vCPUs run. Every method is called on the loop's thread.
 // Destruction stops the vCPU threads, drains device I/O, and frees everything.
 class Machine {
@@ -53,9 +68,21 @@ class Machine {
     // the file and the remedy.
     [[nodiscard]] static Result<std::unique_ptr<Machine>> create(const VmConfig& config,
                                                                  MachineContext context);
+    // A machine that goes on from a snapshot. The config is the snapshot's but for what may differ
+    // (paths, limits, the instance's id). Everything is in place when this returns but the state of
+    // vCPUs and clocks, which start() sets; so it may be made ahead of its time.
+    [[nodiscard]] static Result<std::unique_ptr<Machine>> restore(const VmConfig& config,
+                                                                  RestoreSource source,
+                                                                  MachineContext context);
     virtual ~Machine() = default;
 
     [[nodiscard]] virtual Result<> start() = 0;
+    // Not while the vCPUs run (never started, or paused). The devices come to rest, and everything
+    // but memory is read out; `config` of the state is left to the caller. Memory stays as it is
+    // until the loop goes on.
+    [[nodiscard]] virtual Result<snapshot::MachineState> save() = 0;
+    [[nodiscard]] virtual const kvm::GuestRam& ram() const = 0;
+
     // Stops all vCPUs (each has acknowledged when this returns) / lets them go on. Idempotent.
     [[nodiscard]] virtual Result<> pause() = 0;
     [[nodiscard]] virtual Result<> resume() = 0;

@@ -311,10 +311,15 @@ void Monitor::stop(std::string reason) {
 }
 
 Result<> Monitor::create_machine() {
+    machine_ = TRY(services_.create_machine(vm_, next_machine()));
+    return {};
+}
+
+MachineContext Monitor::next_machine() {
     ++generation_;
     panic_line_.reset();
     machine_started_ = false;
-    MachineContext context{
+    return {
         .loop = services_.loop,
         .log = log_,
         .metrics = services_.metrics,
@@ -328,8 +333,6 @@ Result<> Monitor::create_machine() {
         .stopped = [this, generation = generation_](
                        StopEvent event) { on_stopped(generation, std::move(event)); },
     };
-    machine_ = TRY(services_.create_machine(vm_, std::move(context)));
-    return {};
 }
 
 Result<> Monitor::start_machine() {

@@ -39,6 +39,9 @@ struct MonitorExit {
 using MachineFactory =
     std::function<Result<std::unique_ptr<Machine>>(const VmConfig& config, MachineContext context)>;
 
+using MachineRestorer = std::function<Result<std::unique_ptr<Machine>>(
+    const VmConfig& config, RestoreSource source, MachineContext context)>;
+
 // What the monitor works with; everything outlives it.
 struct MonitorServices {
     EventLoop& loop;
@@ -48,6 +51,7 @@ struct MonitorServices {
     Console& console;
     MachineFactory create_machine;
     std::size_t metadata_limit = 51200;  // bytes of JSON
+    MachineRestorer restore_machine;
     // Called once, when the VM has ended and its machine is gone. May be called from within
     // apply() and stop().
     std::function<void(const MonitorExit&)> ended;
@@ -104,6 +108,8 @@ class Monitor {
     [[nodiscard]] Result<VmmReply> carry_out(const action::StartInstance& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::PatchDrive& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::PatchNetworkInterface& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::CreateSnapshot& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::LoadSnapshot& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::Pause& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::Resume& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::FlushMetrics& action);
@@ -113,6 +119,10 @@ class Monitor {
 
     [[nodiscard]] Result<> check_metadata_reachable() const;
     [[nodiscard]] Result<> create_machine();
+    [[nodiscard]] MachineContext next_machine();
+    [[nodiscard]] Result<> take_config(const action::LoadSnapshot& action,
+                                       const snapshot::MachineState& state);
+    [[nodiscard]] Result<> load(const action::LoadSnapshot& action);
     [[nodiscard]] Result<> start_machine();
     void drop_machine();
     void on_stopped(std::uint64_t generation, StopEvent event);

@@ -29,6 +29,27 @@ Result<std::unique_ptr<Platform>> Platform::create(Bus& ports, Bus& mmio, MsiBan
     return platform;
 }
 
+SavedPlatform Platform::save() {
+    com1_->flush();
+    return {.ioapic = ioapic_.save(),
+            .rtc = rtc_.save(),
+            .i8042 = i8042_.save(),
+            .com1 = com1_->save(),
+            .ged_pending = ged_.save(),
+            .sleep_control = acpi_power_.save()};
+}
+
+// The IOAPIC last: while its pins are masked, as at first, what the others do to their lines goes
+// no further, and then it takes over the lines as they were.
+void Platform::restore(const SavedPlatform& state) {
+    rtc_.restore(state.rtc);
+    i8042_.restore(state.i8042);
+    com1_->restore(state.com1);
+    ged_.restore(state.ged_pending);
+    acpi_power_.restore(state.sleep_control);
+    ioapic_.restore(state.ioapic);
+}
+
 Result<> Platform::attach(Bus& ports, Bus& mmio) {
     TRY(ports.insert(layout::i8042_port, legacy::I8042::port_count, i8042_, "i8042"));
     TRY(ports.insert(layout::rtc_port, legacy::Rtc::port_count, rtc_, "rtc"));

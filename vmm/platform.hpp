@@ -30,6 +30,16 @@ struct PlatformEvents {
     std::function<void(std::uint8_t)> firmware_event;  // firmware::FirmwareEvent, as written
 };
 
+// The fixed devices in a snapshot.
+struct SavedPlatform {
+    legacy::IoapicState ioapic;
+    legacy::RtcState rtc;
+    legacy::I8042State i8042;
+    legacy::SerialState com1;
+    std::uint32_t ged_pending = 0;
+    std::uint8_t sleep_control = 0;
+};
+
 // Owns the devices; buses, bank, loop, clock and metrics are borrowed and outlive it. The ranges
 // stay on the buses: destroy the vCPUs first.
 class Platform {
@@ -42,6 +52,11 @@ class Platform {
     [[nodiscard]] legacy::Serial& com1() noexcept { return *com1_; }
     [[nodiscard]] legacy::I8042& i8042() noexcept { return i8042_; }
     [[nodiscard]] legacy::GenericEventDevice& ged() noexcept { return ged_; }
+
+    // Loop's thread, the vCPUs standing still. save() first hands what the guest has sent to its
+    // console on; restore() is for a platform fresh from create().
+    [[nodiscard]] SavedPlatform save();
+    void restore(const SavedPlatform& state);
 
   private:
     Platform(MsiBank& ioapic_pins, const Clock& clock, PlatformEvents events);

@@ -14,10 +14,13 @@ class VirtioMmioDevices final : public VirtioDevices {
     [[nodiscard]] Result<> attach(const std::string& id,
                                   std::unique_ptr<virtio::Device> device) override;
     [[nodiscard]] Result<> register_doorbells() override;
+    [[nodiscard]] Result<SavedVirtioDevices> save() override;
+    [[nodiscard]] Result<> restore(const SavedVirtioDevices& saved) override;
     [[nodiscard]] std::vector<acpi::VirtioMmioDevice> mmio_windows() const override;
 
   private:
     struct Slot {
+        std::string id;
         acpi::VirtioMmioDevice window;
         std::unique_ptr<virtio::Device> device;
         std::unique_ptr<virtio::MmioTransport> transport;  // after device: destroyed first
@@ -33,6 +36,7 @@ Result<> VirtioMmioDevices::attach(const std::string& id, std::unique_ptr<virtio
                     id, layout::virtio_mmio_slots);
     constexpr unsigned pins = layout::ioapic_pins - layout::virtio_mmio_first_gsi;
     Slot slot{
+        .id = id,
         .window = {.base = layout::virtio_mmio + index * layout::virtio_mmio_size,
                    .gsi = layout::virtio_mmio_first_gsi + static_cast<unsigned>(index % pins)},
         .device = std::move(device),
@@ -55,6 +59,21 @@ Result<> VirtioMmioDevices::register_doorbells() {
                                       queue, core.notify_event(queue)));
     }
     return {};
+}
+
+Result<SavedVirtioDevices> VirtioMmioDevices::save() {
+    SavedVirtioDevices saved;
+    for (auto& slot : slots_)
+        saved.windows.emplace_back(slot.id, TRY(slot.transport->save()));
+    return saved;
+}
+
+Result<> VirtioMmioDevices::restore(const SavedVirtioDevices& saved) {
+    TRY(check_same_devices(slots_, saved.windows));
+    for (std::size_t i = 0; i < slots_.size(); ++i)
+        TRY(slots_[i].transport->restore(saved.windows[i].second));
+    TRY(host_.routes.commit());
+    return register_doorbells();
 }
 
 std::vector<acpi::VirtioMmioDevice> VirtioMmioDevices::mmio_windows() const {

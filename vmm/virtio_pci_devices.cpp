@@ -20,10 +20,13 @@ class VirtioPciDevices final : public VirtioDevices {
     [[nodiscard]] Result<> attach(const std::string& id,
                                   std::unique_ptr<virtio::Device> device) override;
     [[nodiscard]] Result<> register_doorbells() override;
+    [[nodiscard]] Result<SavedVirtioDevices> save() override;
+    [[nodiscard]] Result<> restore(const SavedVirtioDevices& saved) override;
 
   private:
     // Declared so that the transport goes first: it still signals its bank while the device ends.
     struct Slot {
+        std::string id;
         std::unique_ptr<MsiBank> bank;
         std::unique_ptr<virtio::Device> device;
         std::unique_ptr<virtio::PciTransport> transport;
@@ -46,7 +49,7 @@ Result<> VirtioPciDevices::put_on_buses() {
 }
 
 Result<> VirtioPciDevices::attach(const std::string& id, std::unique_ptr<virtio::Device> device) {
-    Slot slot{.bank = nullptr, .device = std::move(device), .transport = nullptr};
+    Slot slot{.id = id, .bank = nullptr, .device = std::move(device), .transport = nullptr};
     slot.bank = TRY(host_.routes.create_bank(virtio::PciTransport::vectors_for(*slot.device)));
     slot.transport =
         TRY(virtio::PciTransport::create(id, *slot.device, host_.memory, host_.loop, *slot.bank,
@@ -59,6 +62,31 @@ Result<> VirtioPciDevices::attach(const std::string& id, std::unique_ptr<virtio:
 Result<> VirtioPciDevices::register_doorbells() {
     for (auto& slot : slots_)
         numbers_.push_back(TRY(root_.add(*slot.transport)));
+    return {};
+}
+
+Result<SavedVirtioDevices> VirtioPciDevices::save() {
+    SavedVirtioDevices saved;
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+        auto function = TRY(slots_[i].transport->save_function());
+        function.number = static_cast<std::uint8_t>(numbers_[i]);
+        saved.functions.emplace_back(slots_[i].id, std::move(function));
+    }
+    saved.root = root_.save();
+    return saved;
+}
+
+// All functions before the root maps a BAR: doorbells go where they belong at once.
+Result<> VirtioPciDevices::restore(const SavedVirtioDevices& saved) {
+    TRY(check_same_devices(slots_, saved.functions));
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+        const auto& function = saved.functions[i].second;
+        TRY(slots_[i].transport->restore_function(function));
+        TRY(root_.put_back(*slots_[i].transport, function.number));
+        numbers_.push_back(function.number);
+    }
+    TRY(host_.routes.commit());
+    root_.restore(saved.root);
     return {};
 }
 

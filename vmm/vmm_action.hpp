@@ -188,6 +188,32 @@ struct PatchNetworkInterface {
     RateLimiterConfig rx_rate_limiter;
     RateLimiterConfig tx_rate_limiter;
 };
+// A full snapshot of the paused VM: into a directory of ours, or into two files, disks left alone.
+struct CreateSnapshot {
+    static constexpr auto allowed = Allowed::PostBoot;
+    static constexpr std::string_view name = "making a snapshot";
+    std::optional<std::string> directory;
+    std::string metadata;     // the caller's own, kept in the directory's manifest word for word
+    std::string state_path;   // without a directory
+    std::string memory_path;  // without a directory
+};
+// Makes the VM of a snapshot, paused or running. The configuration is the snapshot's, with the
+// changes given here.
+struct LoadSnapshot {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "loading a snapshot";
+    struct Drive {
+        std::string drive_id;
+        std::optional<std::string> path_on_host;
+        std::optional<std::string> overlay_path;
+    };
+    std::string state_path;
+    std::string memory_path;
+    bool resume = false;
+    bool track_dirty_pages = false;
+    bool clock_realtime = false;  // ClockPolicy::Realtime
+    std::vector<Drive> drives;
+};
 struct Pause {
     static constexpr auto allowed = Allowed::PostBoot;
     static constexpr std::string_view name = "pausing";
@@ -223,8 +249,9 @@ using VmmAction = std::variant<
     action::GetFirewall, action::SetFlowLog, action::SetMmdsConfig, action::SetInstanceMetadata,
     action::PutMmds, action::PatchMmds, action::GetMmds, action::SetEntropy, action::SetLogger,
     action::SetMetrics, action::SetSerial, action::StartInstance, action::PatchDrive,
-    action::PatchNetworkInterface, action::Pause, action::Resume, action::FlushMetrics,
-    action::SendCtrlAltDel, action::PressPowerButton, action::Stop>;
+    action::PatchNetworkInterface, action::CreateSnapshot, action::LoadSnapshot, action::Pause,
+    action::Resume, action::FlushMetrics, action::SendCtrlAltDel, action::PressPowerButton,
+    action::Stop>;
 
 // What an action answers. Done: carried out, nothing to tell.
 struct Done {};

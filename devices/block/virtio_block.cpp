@@ -103,11 +103,7 @@ Result<> VirtioBlock::swap_disk(std::unique_ptr<Disk> disk) {
         return fail("drive {} is writable and its new disk is not; give one that can be written to",
                     id_);
     auto watch = TRY(watch_completions(disk->completion_fd()));
-    // A write-through write goes on with a flush, on the disk it went to.
-    while (free_slots_.size() != slots_.size()) {
-        disk_->drain(done_);
-        collect();
-    }
+    wait_for_requests();
     std::swap(watch_, watch);
     watch = EventLoop::Watch();  // before the old disk closes what it watches
     disk_ = std::move(disk);
@@ -180,6 +176,42 @@ void VirtioBlock::activate(virtio::Activation activation) {
         auto& state = queues_.emplace_back();
         state.queue = std::move(queue);
     }
+}
+
+// A write-through write goes on with a flush, on the disk it went to.
+void VirtioBlock::wait_for_requests() {
+    while (free_slots_.size() != slots_.size()) {
+        disk_->drain(done_);
+        collect();
+    }
+}
+
+Result<> VirtioBlock::flush_disk() {
+    disk_->submit({.op = Op::Flush});
+    disk_->kick();
+    disk_->drain(done_);
+    const int error = done_.empty() ? 0 : done_.back().error;
+    done_.clear();
+    if (error != 0)
+        return fail_errno(error, "drive {} cannot be flushed", id_);
+    return {};
+}
+
+Result<virtio::SavedDevice> VirtioBlock::save() {
+    wait_for_requests();
+    if (!disk_->read_only())
+        TRY(flush_disk());
+    timer_->disarm();
+    virtio::SavedDevice saved;
+    for (auto& state : queues_) {
+        if (state.parked) {
+            state.queue->put_back(std::move(state.parked->chain));
+            state.parked.reset();
+            state.pending = true;
+        }
+        saved.queues.push_back(state.queue ? std::optional(state.queue->position()) : std::nullopt);
+    }
+    return saved;
 }
 
 void VirtioBlock::reset() {

@@ -72,6 +72,8 @@ class VirtioBlock final : public virtio::Device {
     void activate(virtio::Activation activation) override;
     void notify(std::uint16_t index) override;
     void reset() override;
+    // Also flushes the disk, so that its file holds everything the guest was told is written.
+    [[nodiscard]] Result<virtio::SavedDevice> save() override;
 
   private:
     static constexpr int chains_per_turn = 256;  // then other descriptors of the loop get theirs
@@ -125,6 +127,8 @@ class VirtioBlock final : public virtio::Device {
     void fault(const char* why);
 
     void collect();
+    void wait_for_requests();
+    [[nodiscard]] Result<> flush_disk();
     void part_done(std::uint32_t slot, int error);
     void answer(std::uint16_t index, virtio::Chain&& chain, std::uint64_t status_offset,
                 std::uint64_t written, Status status);

@@ -21,6 +21,9 @@ class AcpiPower final : public ByteDevice {
               std::function<void()> reset)
         : reset_value_(reset_value), power_off_(std::move(power_off)), reset_(std::move(reset)) {}
 
+    [[nodiscard]] std::uint8_t save() const { return sleep_control_.load(); }
+    void restore(std::uint8_t sleep_control) { sleep_control_ = sleep_control; }
+
   private:
     std::uint8_t read_register(std::uint64_t offset) override;
     void write_register(std::uint64_t offset, std::uint8_t value) override;

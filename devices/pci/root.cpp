@@ -125,6 +125,14 @@ Result<unsigned> Root::add(Function& function, std::optional<unsigned> device) {
     return *device;
 }
 
+Result<> Root::put_back(Function& function, unsigned device) {
+    const std::lock_guard lock(mutex_);
+    if (device == 0 || device >= device_count || slots_[device].function != nullptr)
+        return fail("PCI device number {} is taken or does not exist", device);
+    slots_[device].function = &function;
+    return {};
+}
+
 void Root::remove(unsigned device) {
     const std::lock_guard lock(mutex_);
     if (device == 0 || device >= device_count)

@@ -55,6 +55,9 @@ class Root {
     // enables memory space. Returns the number. The function is borrowed until remove().
     [[nodiscard]] Result<unsigned> add(Function& function,
                                        std::optional<unsigned> device = std::nullopt);
+    // The same for a function whose configuration space has been restored: it keeps its BARs, which
+    // are mapped by restore(), once all functions are back.
+    [[nodiscard]] Result<> put_back(Function& function, unsigned device);
     // A vCPU that is just inside one of the BARs finishes there: stop or pause the vCPUs before
     // destroying the function.
     void remove(unsigned device);

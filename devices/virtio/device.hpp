@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/result.hpp"
 #include "devices/guest_memory.hpp"
 #include "devices/virtio/queue.hpp"
 
@@ -37,6 +38,12 @@ struct Activation {
     Driver* driver;                            // valid until reset() returns
 };
 
+// A device as a snapshot holds it, beside what its transport knows.
+struct SavedDevice {
+    std::vector<std::optional<QueuePosition>> queues;  // as in Activation; empty while not active
+    std::vector<std::byte> own;                        // plain data of the device's own layout
+};
+
 // A device model. It knows guest memory, queues and Driver; it knows neither the transport nor KVM.
 // Every method but the constructor is called with mutex() held, by the transport: on a vCPU thread
 // (registers) or on the event loop's thread (notify). A device that has events of its own (a
@@ -62,6 +69,15 @@ class Device {
     // Back to before activate(): when this returns, no guest memory is in use by I/O any more and
     // the queues are gone. May wait for I/O in flight.
     virtual void reset() = 0;
+
+    // For a snapshot, while the guest stands still. I/O in flight is waited for and answered; what
+    // was taken from a queue but not begun goes back to it. Afterwards the device touches guest
+    // memory no more until it is notified of each queue, which the transport sees to; then it goes
+    // on. A device that does not override this cannot be part of a snapshot, and says so.
+    [[nodiscard]] virtual Result<SavedDevice> save();
+    // Takes SavedDevice::own back; called before activate(), which brings the queues in position.
+    // The bytes may be anyone's: check them, and change nothing on an error.
+    [[nodiscard]] virtual Result<> restore(std::span<const std::byte> own);
 
   private:
     std::mutex mutex_;

@@ -150,4 +150,19 @@ void MmioTransport::raise(std::uint32_t bit) {
     line_.set(false);
 }
 
+Result<SavedMmioWindow> MmioTransport::save() {
+    SavedMmioWindow state;
+    state.core = TRY(core_->save());
+    const std::lock_guard lock(core_->mutex());
+    state.interrupt_status = interrupt_status_;
+    return state;
+}
+
+Result<> MmioTransport::restore(const SavedMmioWindow& state) {
+    TRY(core_->restore(state.core));
+    const std::lock_guard lock(core_->mutex());
+    interrupt_status_ = state.interrupt_status & (used_buffer | configuration_change);
+    return {};
+}
+
 }  // namespace masu::virtio

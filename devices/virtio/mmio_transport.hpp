@@ -42,6 +42,10 @@ class MmioTransport final : public BusDevice, private InterruptSink {
 
     [[nodiscard]] TransportCore& core() noexcept { return *core_; }
 
+    // See TransportCore::save() and restore(); the pin's own state is the IOAPIC's.
+    [[nodiscard]] Result<SavedMmioWindow> save();
+    [[nodiscard]] Result<> restore(const SavedMmioWindow& state);
+
   private:
     struct Register;
     struct Registers;

@@ -419,4 +419,26 @@ Result<> PciTransport::restore(const PciTransportState& state) {
     return {};
 }
 
+Result<SavedPciFunction> PciTransport::save_function() {
+    SavedPciFunction saved;
+    // The device comes to rest first: what it completes on the way interrupts.
+    saved.core = TRY(core_->save());
+    auto state = save();
+    saved.config_vector = state.config_vector;
+    saved.queue_vectors = std::move(state.queue_vectors);
+    saved.isr = state.isr;
+    saved.msix = msix_.save();
+    saved.config = config_.save();
+    return saved;
+}
+
+Result<> PciTransport::restore_function(const SavedPciFunction& state) {
+    TRY(core_->restore(state.core));
+    TRY(restore({.config_vector = state.config_vector,
+                 .queue_vectors = state.queue_vectors,
+                 .isr = state.isr}));
+    config_.restore(state.config);
+    return msix_.restore(state.msix);
+}
+
 }  // namespace masu::virtio

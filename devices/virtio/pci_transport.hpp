@@ -88,6 +88,13 @@ class PciTransport final : public pci::Function, public BusDevice, private Inter
     // A state for another number of queues is an error and changes nothing.
     [[nodiscard]] Result<> restore(const PciTransportState& state);
 
+    // The whole function: core, device, MSI-X, configuration space and the above; `number` is left
+    // to whoever knows the bus. On the loop's thread. restore_function() is for a transport fresh
+    // from create(), before it is on the bus; the configuration space takes only what a guest may
+    // write.
+    [[nodiscard]] Result<SavedPciFunction> save_function();
+    [[nodiscard]] Result<> restore_function(const SavedPciFunction& state);
+
   private:
     struct CommonRegister;
     [[nodiscard]] static std::span<const CommonRegister> common_registers() noexcept;

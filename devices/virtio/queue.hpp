@@ -45,6 +45,16 @@ enum class QueueFault : std::uint8_t {
 };
 [[nodiscard]] const char* to_string(QueueFault fault) noexcept;
 
+// Where a queue stands, for a snapshot.
+struct QueuePosition {
+    std::uint16_t next_avail = 0;
+    std::uint16_t next_used = 0;
+    std::uint16_t signalled_used = 0;
+    std::uint16_t reserved = 0;
+    bool operator==(const QueuePosition&) const = default;
+};
+static_assert(sizeof(QueuePosition) == 8);
+
 class Queue;
 
 // One buffer the driver made available: the device-readable part, then the device-writable part,
@@ -122,9 +132,19 @@ class Queue {
     [[nodiscard]] bool enable_notifications_beyond(std::uint16_t chains) noexcept;
 
     [[nodiscard]] std::uint16_t size() const noexcept { return size_; }
-    // Ring positions, for a snapshot.
     [[nodiscard]] std::uint16_t next_avail() const noexcept { return next_avail_; }
     [[nodiscard]] std::uint16_t next_used() const noexcept { return next_used_; }
+    // For a snapshot: taken and set while no chain is out. Any value is safe; a wrong one shows as
+    // a fault at the next pop().
+    [[nodiscard]] QueuePosition position() const noexcept {
+        return {
+            .next_avail = next_avail_, .next_used = next_used_, .signalled_used = signalled_used_};
+    }
+    void set_position(const QueuePosition& position) noexcept {
+        next_avail_ = position.next_avail;
+        next_used_ = position.next_used;
+        signalled_used_ = position.signalled_used;
+    }
 
   private:
     struct Descriptor;

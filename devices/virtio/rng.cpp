@@ -82,6 +82,18 @@ void Rng::reset() {
     driver_ = nullptr;
 }
 
+Result<SavedDevice> Rng::save() {
+    SavedDevice saved;
+    if (waiting_) {
+        timer_->disarm();
+        queue_->put_back(std::move(*waiting_));
+        waiting_.reset();
+    }
+    if (driver_ != nullptr)
+        saved.queues.emplace_back(queue_ ? std::optional(queue_->position()) : std::nullopt);
+    return saved;
+}
+
 // Also called by a timer that fired just before a reset, hence the first line.
 void Rng::serve() {
     if (!queue_)

@@ -42,6 +42,7 @@ class Rng final : public Device {
     void activate(Activation activation) override;
     void notify(std::uint16_t index) override;
     void reset() override;
+    [[nodiscard]] Result<SavedDevice> save() override;
 
   private:
     static constexpr std::array<std::uint16_t, 1> sizes{256};

@@ -130,6 +130,10 @@ void TransportCore::activate() {
     device_.activate(
         {.memory = &memory_, .features = accepted_, .queues = std::move(running), .driver = this});
     // A driver may fill its queues before DRIVER_OK and take the device's attention for granted.
+    notify_all();
+}
+
+void TransportCore::notify_all() const noexcept {
     for (const auto& slot : queues_)
         if (slot.config.enabled)
             slot.event.signal();
@@ -270,6 +274,126 @@ void TransportCore::fault(std::string_view why) {
     // 2.1.2: a running driver is told by a configuration change notification.
     if (first)
         interrupt_config();
+}
+
+Result<CoreState> TransportCore::save() {
+    const std::lock_guard lock(mutex());
+    // A device that waits for its reset is not the snapshot's to bring back to life: the driver
+    // has lost it already.
+    const bool active = active_ && (status_ & status::device_needs_reset) == 0;
+    SavedDevice device;
+    if (auto saved = device_.save(); saved)
+        device = std::move(*saved);
+    else
+        return in_context(id_, std::move(saved).error());
+    CoreState state;
+    state.registers = {.accepted = accepted_,
+                       .device_window = device_window_,
+                       .driver_window = driver_window_,
+                       .config_generation = config_generation_,
+                       .selected_queue = selected_queue_,
+                       .status = status_,
+                       .active = active,
+                       .accepted_unknown = accepted_unknown_};
+    state.device = std::move(device.own);
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+        const auto& config = queues_[i].config;
+        SavedQueue queue{.desc_table = config.desc_table.value,
+                         .avail = config.avail.value,
+                         .used = config.used.value,
+                         .size = config.size,
+                         .enabled = config.enabled,
+                         .running = 0,
+                         .reserved = 0,
+                         .position = {}};
+        if (active && i < device.queues.size() && device.queues[i]) {
+            queue.running = 1;
+            queue.position = *device.queues[i];
+        }
+        state.queues.push_back(queue);
+    }
+    if (active)
+        notify_all();
+    return state;
+}
+
+Result<> TransportCore::check(const CoreState& state) const {
+    const auto& registers = state.registers;
+    if (state.queues.size() != queues_.size())
+        return fail(
+            "{} has {} queues in the snapshot and {} here: give it the settings it was "
+            "saved with",
+            id_, state.queues.size(), queues_.size());
+    const bool features_ok = (registers.status & status::features_ok) != 0;
+    if (features_ok && (registers.accepted & ~offered_) != 0)
+        return fail("{}: the guest uses features {:#x}, of which this device does not offer {:#x}",
+                    id_, registers.accepted, registers.accepted & ~offered_);
+    const bool driver_ok = (registers.status & status::driver_ok) != 0;
+    if (registers.active != 0 && !(features_ok && driver_ok))
+        return fail("{} is active in the snapshot, but its status is {:#x}", id_, registers.status);
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+        const auto& queue = state.queues[i];
+        if (!std::has_single_bit(queue.size) || queue.size > queues_[i].max_size)
+            return fail("{}: queue {} has {} entries in the snapshot, and at most {} here", id_, i,
+                        queue.size, queues_[i].max_size);
+    }
+    return {};
+}
+
+Result<std::vector<std::optional<Queue>>> TransportCore::restored_queues(
+    const CoreState& state) const {
+    std::vector<std::optional<Queue>> queues(queues_.size());
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+        const auto& saved = state.queues[i];
+        if (saved.running == 0)
+            continue;
+        auto queue = Queue::create(memory_,
+                                   {.size = saved.size,
+                                    .enabled = true,
+                                    .desc_table = {saved.desc_table},
+                                    .avail = {saved.avail},
+                                    .used = {saved.used}},
+                                   state.registers.accepted);
+        if (!queue)
+            return fail("{}: queue {} of the snapshot: {}", id_, i, to_string(queue.error()));
+        queue->set_position(saved.position);
+        queues[i] = std::move(*queue);
+    }
+    return queues;
+}
+
+Result<> TransportCore::restore(const CoreState& state) {
+    const std::lock_guard lock(mutex());
+    TRY(check(state));
+    const bool active = state.registers.active != 0;
+    std::vector<std::optional<Queue>> queues;
+    if (active)
+        queues = TRY(restored_queues(state));
+    TRY(device_.restore(state.device));
+    const auto& registers = state.registers;
+    status_ = registers.status;
+    accepted_ = registers.accepted;
+    accepted_unknown_ = registers.accepted_unknown != 0;
+    device_window_ = registers.device_window;
+    driver_window_ = registers.driver_window;
+    config_generation_ = registers.config_generation;
+    selected_queue_ = registers.selected_queue;
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+        const auto& saved = state.queues[i];
+        queues_[i].config = {.size = saved.size,
+                             .enabled = saved.enabled != 0,
+                             .desc_table = {saved.desc_table},
+                             .avail = {saved.avail},
+                             .used = {saved.used}};
+    }
+    if (!active)
+        return {};
+    activations_.add();
+    active_ = true;
+    device_.activate(
+        {.memory = &memory_, .features = accepted_, .queues = std::move(queues), .driver = this});
+    notify_all();
+    return {};
 }
 
 }  // namespace masu::virtio

@@ -18,6 +18,7 @@
 #include "devices/guest_memory.hpp"
 #include "devices/virtio/device.hpp"
 #include "devices/virtio/queue.hpp"
+#include "devices/virtio/saved_state.hpp"
 
 namespace masu::virtio {
 
@@ -119,6 +120,13 @@ class TransportCore final : public Driver {
         return queues_[queue].event;
     }
 
+    // Snapshots, on the loop's thread; both take mutex() themselves. save() brings the device to
+    // rest (Device::save); afterwards every queue is notified, so that it goes on if the guest
+    // does. restore() is for a core fresh from create(); it checks everything the driver could not
+    // have brought about, and on an error the core stays as it was.
+    [[nodiscard]] Result<CoreState> save();
+    [[nodiscard]] Result<> restore(const CoreState& state);
+
     // Driver: the device's side.
     void interrupt_queue(std::uint16_t queue) override;
     void interrupt_config() override;
@@ -138,6 +146,10 @@ class TransportCore final : public Driver {
     [[nodiscard]] const QueueSlot* queue() const noexcept;
     [[nodiscard]] bool acceptable_features() const noexcept;
     void activate();
+    void notify_all() const noexcept;
+    [[nodiscard]] Result<> check(const CoreState& state) const;
+    [[nodiscard]] Result<std::vector<std::optional<Queue>>> restored_queues(
+        const CoreState& state) const;
     void stop_device();
     void reset();
     void on_notified(std::uint16_t queue);

@@ -52,7 +52,7 @@ ExitStatus run(std::span<char*> arguments) {
             break;
     }
     set_signals();
-    Program program(*std::move(options), clock, *start, Machine::create);
+    Program program(*std::move(options), clock, *start, Machine::create, Machine::restore);
     return program.run();
 }
 

@@ -22,10 +22,11 @@ constexpr int console_flush_milliseconds = 1000;
 }  // namespace
 
 Program::Program(Options options, const Clock& clock, Nanoseconds process_start,
-                 MachineFactory factory)
+                 MachineFactory factory, MachineRestorer restorer)
     : options_(std::move(options)),
       clock_(clock),
       factory_(std::move(factory)),
+      restorer_(std::move(restorer)),
       boot_timer_(clock, process_start) {}
 
 ExitStatus Program::run() {
@@ -104,6 +105,7 @@ Result<> Program::set_up_monitor() {
                                                          .boot_timer = boot_timer_,
                                                          .console = *console_,
                                                          .create_machine = factory_,
+                                                         .restore_machine = restorer_,
                                                          .ended =
                                                              [this](const MonitorExit& exit) {
                                                                  exit_ = exit;

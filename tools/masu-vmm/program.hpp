@@ -17,7 +17,8 @@ namespace masu {
 class Program {
   public:
     // SIGTERM, SIGINT and SIGHUP are blocked already, in every thread to come.
-    Program(Options options, const Clock& clock, Nanoseconds process_start, MachineFactory factory);
+    Program(Options options, const Clock& clock, Nanoseconds process_start, MachineFactory factory,
+            MachineRestorer restorer);
 
     // Runs the VM to its end. Everything a person is to know has been written by then: the reason
     // of a failure to standard error, the exit file, the boot timer's table.
@@ -39,6 +40,7 @@ class Program {
     const Options options_;
     const Clock& clock_;
     MachineFactory factory_;
+    MachineRestorer restorer_;
     Metrics metrics_;
     BootTimer boot_timer_;
     Log log_;

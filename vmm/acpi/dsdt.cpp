@@ -114,15 +114,28 @@ Bytes power_button() {
     return device("PWRB", join({name("_HID", eisa_id("PNP0C0C")), name("_UID", integer(0))}));
 }
 
+// Virtual Machine Generation ID (Microsoft, 2012): ADDR gives the address of the 16 bytes in two
+// halves. Linux binds its driver to the compatible ID.
+Bytes generation_counter() {
+    return device("VGEN",
+                  join({name("_HID", string("MASU0001")), name("_CID", string("VM_Gen_Counter")),
+                        name("_DDN", string("VM_Gen_Counter")),
+                        name("ADDR", package({integer(layout::generation_id),
+                                              integer(layout::generation_id >> 32)}))}));
+}
+
 // ACPI 6.5, 5.6.9: one interrupt; _EVT reads (and so clears) the waiting events.
 Bytes generic_event_device() {
     constexpr std::uint64_t button_pressed = 0x80;
+    constexpr std::uint64_t generation_changed = 0x80;
     const auto waiting = [](legacy::GedEvent event) {
         return bit_and(local(0), integer(std::to_underlying(event)), nowhere());
     };
     const auto on_interrupt =
         join({store(path("ESEL"), local(0)),
-              when(waiting(legacy::GedEvent::PowerButton), notify("\\_SB.PWRB", button_pressed))});
+              when(waiting(legacy::GedEvent::PowerButton), notify("\\_SB.PWRB", button_pressed)),
+              when(waiting(legacy::GedEvent::VmGenerationId),
+                   notify("\\_SB.VGEN", generation_changed))});
     return device("GED",
                   join({name("_HID", string("ACPI0013")), name("_UID", integer(0)),
                         name("_CRS", resource_template({edge_interrupt(layout::ged_gsi)})),
@@ -154,8 +167,8 @@ Bytes build_dsdt_body(const Description& description) {
     if (description.pci)
         append(system_bus, pci_root());
     append(system_bus, join({motherboard(description.pci), com1(), real_time_clock(), keyboard(),
-                             panic_notifier(), power_button(), generic_event_device(),
-                             virtio_mmio(description.virtio_mmio)}));
+                             panic_notifier(), power_button(), generation_counter(),
+                             generic_event_device(), virtio_mmio(description.virtio_mmio)}));
     const auto sleep_type = integer(legacy::AcpiPower::sleep_type_s5);
     return join({scope("\\_SB", system_bus),
                  name("\\_S5", package({sleep_type, integer(0), integer(0), integer(0)}))});

@@ -16,6 +16,8 @@ namespace masu::api {
 [[nodiscard]] Result<BootSource> read_boot_source(JsonObject& body);
 [[nodiscard]] Result<DriveConfig> read_drive(JsonObject& body);
 [[nodiscard]] Result<action::PatchDrive> read_drive_patch(JsonObject& body);
+[[nodiscard]] Result<action::CreateSnapshot> read_snapshot_create(JsonObject& body);
+[[nodiscard]] Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body);
 [[nodiscard]] Result<EntropyConfig> read_entropy(JsonObject& body);
 [[nodiscard]] Result<LoggerConfig> read_logger(JsonObject& body);
 [[nodiscard]] Result<MetricsConfig> read_metrics(JsonObject& body);

@@ -122,6 +122,16 @@ Result<VmmAction> put_entropy(const Call& call) {
     return action::SetEntropy{TRY(read_entropy(body))};
 }
 
+Result<VmmAction> put_snapshot_create(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "snapshot/create"));
+    return TRY(read_snapshot_create(body));
+}
+
+Result<VmmAction> put_snapshot_load(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "snapshot/load"));
+    return TRY(read_snapshot_load(body));
+}
+
 Result<VmmAction> put_logger(const Call& call) {
     auto body = TRY(JsonObject::parse(call.body, "logger"));
     return action::SetLogger{TRY(read_logger(body))};
@@ -170,7 +180,7 @@ struct Route {
     Result<VmmAction> (*handler)(const Call&);
 };
 
-constexpr std::array<Route, 27> routes{{
+constexpr std::array<Route, 29> routes{{
     {"GET", "/", plain<action::GetInstanceInfo>},
     {"GET", "/version", plain<action::GetVersion>},
     {"GET", "/machine-config", plain<action::GetMachineConfig>},
@@ -191,6 +201,8 @@ constexpr std::array<Route, 27> routes{{
     {"GET", "/mmds", plain<action::GetMmds>},
     {"PUT", "/entropy", put_entropy},
     {"PUT", "/actions", put_actions},
+    {"PUT", "/snapshot/create", put_snapshot_create},
+    {"PUT", "/snapshot/load", put_snapshot_load},
     {"PATCH", "/vm", patch_vm},
     {"GET", "/vm/config", plain<action::GetVmConfig>},
     {"PUT", "/logger", put_logger},
@@ -201,8 +213,8 @@ constexpr std::array<Route, 27> routes{{
 }};
 
 // Known to other monitors with this API, not to this one.
-constexpr std::array<std::string_view, 7> absent_features{
-    "cpu-config", "vsock", "balloon", "snapshot", "pmem", "hotplug", "memory"};
+constexpr std::array<std::string_view, 6> absent_features{"cpu-config", "vsock",   "balloon",
+                                                          "pmem",       "hotplug", "memory"};
 
 // The path of "http://host/path" or "/path", without one slash at the end.
 std::string_view path_of(std::string_view target) {

@@ -84,6 +84,20 @@ Result<GuestRam> GuestRam::create(std::uint64_t size, HugePages huge_pages, Back
     return GuestRam(std::move(file), std::move(*mapping), bytes);
 }
 
+Result<GuestRam> GuestRam::map_file(Fd file, std::uint64_t size) {
+    auto mapping = Mapping::create("address space for guest memory", size + huge_page, PROT_NONE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+    if (!mapping)
+        return map_failure(mapping.error().os_errno, size, HugePages::None);
+    const auto address = reinterpret_cast<std::uintptr_t>(mapping->data());
+    std::byte* const start = mapping->data() + (align_up(address, huge_page) - address);
+    if (::mmap(start, size, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE,
+               file.get(), 0) == MAP_FAILED)
+        return map_failure(errno, size, HugePages::None);
+    static_cast<void>(::madvise(start, size, MADV_DONTDUMP));
+    return GuestRam(std::move(file), std::move(*mapping), std::span(start, size));
+}
+
 std::vector<GuestMemory::Region> GuestRam::regions() const {
     const auto low = std::min<std::uint64_t>(bytes_.size(), layout::low_ram_end);
     std::vector<GuestMemory::Region> regions{{GuestAddress{0}, bytes_.first(low)}};

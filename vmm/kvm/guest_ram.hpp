@@ -26,13 +26,19 @@ class GuestRam {
     [[nodiscard]] static Result<GuestRam> create(std::uint64_t size, HugePages huge_pages,
                                                  Backing backing = Backing::Anonymous);
 
+    // `size` bytes of a file, private to this process: pages are the file's until written. The file
+    // must not change meanwhile.
+    [[nodiscard]] static Result<GuestRam> map_file(Fd file, std::uint64_t size);
+
+    // Pages never touched are zero (and not those of a file).
+    [[nodiscard]] bool anonymous() const noexcept { return !file_; }
     [[nodiscard]] std::uint64_t size() const noexcept { return bytes_.size(); }
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
     // One or two regions in guest-physical order.
     [[nodiscard]] std::vector<GuestMemory::Region> regions() const;
     // Borrows the mapping: the GuestRam must outlive it.
     [[nodiscard]] GuestMemory memory() const { return GuestMemory(regions()); }
-    // The memory file, or -1 with Backing::Anonymous.
+    // The file behind it, or -1 with Backing::Anonymous.
     [[nodiscard]] int memfd() const noexcept { return file_.get(); }
 
   private:

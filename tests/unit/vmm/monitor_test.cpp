@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 
 #include "base/atomic_file.hpp"
+#include "base/bytes.hpp"
 
 using namespace masu;
 
@@ -29,6 +31,9 @@ struct Record {
     MachineContext* context = nullptr;  // of the machine that lives
     VmConfig config;                    // as last created
     RateLimiterConfig limits;
+    snapshot::MachineState state;               // what a machine saves
+    ClockPolicy clock = ClockPolicy::Continue;  // of the machine restored last
+    kvm::GuestRam ram = std::move(*kvm::GuestRam::create(64 * MiB, HugePages::None));
 
     [[nodiscard]] long count(std::string_view call) const {
         return std::ranges::count(calls, call);
@@ -51,6 +56,11 @@ class FakeMachine final : public Machine {
             return fail("no start");
         return call("start");
     }
+    Result<snapshot::MachineState> save() override {
+        record_.calls.emplace_back("save");
+        return record_.state;
+    }
+    const kvm::GuestRam& ram() const override { return record_.ram; }
     Result<> pause() override { return call("pause"); }
     Result<> resume() override { return call("resume"); }
     void press_power_button() override { std::ignore = call("power button"); }
@@ -105,6 +115,16 @@ struct Bench {
                            return fail("no machine");
                        record.config = config;
                        record.calls.emplace_back("create");
+                       return std::make_unique<FakeMachine>(record, std::move(context));
+                   },
+                   .restore_machine =
+                       [this](const VmConfig& config, RestoreSource source,
+                              MachineContext context) -> Result<std::unique_ptr<Machine>> {
+                       if (record.refuse_creation)
+                           return fail("no machine");
+                       record.config = config;
+                       record.clock = source.clock;
+                       record.calls.emplace_back("restore " + source.memory_path);
                        return std::make_unique<FakeMachine>(record, std::move(context));
                    },
                    .ended = [this](const MonitorExit& exit) { exits.push_back(exit); }},
@@ -433,6 +453,24 @@ NetworkInterfaceConfig on_socket(std::string id, std::vector<Fd>& others) {
     return {.iface_id = std::move(id), .passt_fd = ends[0]};
 }
 
+// A saved machine of one vCPU, in two files of a folder that goes away.
+struct SavedVm {
+    std::string folder = "/tmp/masu-monitor-test-XXXXXX";
+    SavedVm() { REQUIRE(::mkdtemp(folder.data()) != nullptr); }
+    ~SavedVm() { std::filesystem::remove_all(folder); }
+    [[nodiscard]] action::CreateSnapshot create() const {
+        return {.state_path = folder + "/state", .memory_path = folder + "/memory"};
+    }
+    [[nodiscard]] action::LoadSnapshot load() const {
+        return {.state_path = folder + "/state", .memory_path = folder + "/memory"};
+    }
+};
+
+void make_savable(Record& record) {
+    record.state.memory_bytes = record.ram.size();
+    record.state.vcpus.resize(1);
+}
+
 }  // namespace
 
 TEST_CASE("an interface is opened when it is set, and kept over a reboot") {
@@ -561,4 +599,75 @@ TEST_CASE("a guest network must hold together") {
     CHECK(refused({.address = "172.31.0.10/20", .address6 = "10.0.0.1/8"}));
     CHECK(refused({.address = "172.31.0.10/20", .gateway6 = "fe80::1"}));
     CHECK(refused({.address = "172.31.0.10/20", .address6 = "fd00::1/64", .gateway6 = "fd00::2"}));
+}
+
+TEST_CASE("a snapshot needs a paused VM, and leaves it paused") {
+    Bench bench;
+    const SavedVm saved;
+    make_savable(bench.record);
+    CHECK(bench.refusal(saved.create()).contains("not possible before"));
+    bench.start();
+    CHECK(bench.refusal(saved.create()).contains("pause it first"));
+    REQUIRE(bench.apply(action::Pause{}));
+    CHECK(bench.apply(saved.create()));
+    CHECK(bench.monitor.state() == VmState::Paused);
+    CHECK(bench.record.count("save") == 1);
+    CHECK(bench.apply(action::Resume{}));
+}
+
+TEST_CASE("a loaded snapshot brings its configuration, with the changes asked for") {
+    const SavedVm saved;
+    {
+        Bench bench;
+        make_savable(bench.record);
+        bench.start();
+        REQUIRE(bench.apply(action::Pause{}));
+        REQUIRE(bench.refusal(saved.create()).empty());
+    }
+    Bench bench;
+    auto load = saved.load();
+    load.drives = {{.drive_id = "a", .path_on_host = {}, .overlay_path = "/overlay"}};
+    load.clock_realtime = true;
+    CHECK(bench.refusal(load).empty());
+    CHECK(bench.monitor.state() == VmState::Paused);
+    CHECK(bench.record.count("restore " + saved.folder + "/memory") == 1);
+    CHECK(bench.record.count("start") == 0);
+    CHECK(bench.record.clock == ClockPolicy::Realtime);
+    REQUIRE(bench.record.config.drives.size() == 1);
+    CHECK(bench.record.config.drives[0].path_on_host == "/a");
+    CHECK(bench.record.config.drives[0].overlay_path == "/overlay");
+    REQUIRE(bench.record.config.boot_source);
+    CHECK(bench.apply(action::Resume{}));
+    CHECK(bench.record.count("start") == 1);
+    CHECK(bench.refusal(saved.load()).contains("after the instance has started"));
+}
+
+TEST_CASE("a load that fails leaves the monitor as it was") {
+    const SavedVm saved;
+    {
+        Bench bench;
+        make_savable(bench.record);
+        bench.start();
+        REQUIRE(bench.apply(action::Pause{}));
+        REQUIRE(bench.apply(saved.create()));
+    }
+    Bench bench;
+    auto load = saved.load();
+    load.state_path = saved.folder + "/none";
+    CHECK(bench.refusal(load).contains("/none"));
+    load = saved.load();
+    load.drives = {{.drive_id = "b", .path_on_host = "/x", .overlay_path = {}}};
+    CHECK(bench.refusal(load).contains("no drive b"));
+    bench.record.refuse_creation = true;
+    CHECK(bench.refusal(saved.load()) == "no machine");
+    bench.record.refuse_creation = false;
+    bench.record.refuse_start = true;
+    load = saved.load();
+    load.resume = true;
+    CHECK(bench.refusal(load) == "no start");
+    CHECK(bench.record.alive == 0);
+    bench.record.refuse_start = false;
+    CHECK(bench.monitor.state() == VmState::NotStarted);
+    CHECK(bench.apply(load));
+    CHECK(bench.monitor.state() == VmState::Running);
 }

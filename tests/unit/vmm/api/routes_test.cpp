@@ -190,7 +190,7 @@ TEST_CASE("bad bodies are refused with the reason") {
          R"({"network_interfaces":["e"],"instance_id":"i-1","hostname":"h","user_data":"*"})",
          "base64"},
         {"DELETE", "/mmds", "", "it takes PUT, PATCH, GET"},
-        {"PUT", "/snapshot/create", "{}", "not supported"},
+        {"PUT", "/snapshot/create", "{}", "snapshot_path"},
         {"GET", "/balloon", "", "not supported"},
     });
     for (const auto& request : bad) {

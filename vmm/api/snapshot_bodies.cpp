@@ -1,0 +1,85 @@
+// The bodies of /snapshot/create and /snapshot/load: the reference API's fields, and ours.
+#include <array>
+#include <tuple>
+
+#include "base/bytes.hpp"
+#include "vmm/api/bodies.hpp"
+#include "vmm/snapshot/save.hpp"
+
+namespace masu::api {
+
+namespace {
+
+constexpr std::size_t max_metadata = 32 * KiB;
+
+using BackendWord = std::pair<std::string_view, bool>;
+constexpr std::array<BackendWord, 2> backend_words{{{"File", true}, {"Uffd", false}}};
+
+// Exactly one of mem_backend and mem_file_path.
+std::string read_memory_path(JsonObject& body) {
+    auto old_form = body.string("mem_file_path");
+    auto backend = body.object("mem_backend");
+    if (old_form.has_value() == backend.has_value()) {
+        body.complain("mem_backend", "or mem_file_path must be given, and not both");
+        return {};
+    }
+    if (old_form)
+        return *old_form;
+    auto path = backend->required_string("backend_path");
+    const auto file = backend->choice<bool>("backend_type", backend_words);
+    if (!file)
+        backend->complain("backend_type", "is missing");
+    else if (!*file)
+        backend->complain("backend_type", "Uffd is not supported; use File");
+    if (const auto read = backend->finish(); !read)
+        body.complain("mem_backend", read.error().message);
+    return path;
+}
+
+action::LoadSnapshot::Drive read_drive_change(JsonObject& body) {
+    return {.drive_id = body.required_string("drive_id"),
+            .path_on_host = body.string("path_on_host"),
+            .overlay_path = body.string("overlay_path")};
+}
+
+}  // namespace
+
+Result<action::CreateSnapshot> read_snapshot_create(JsonObject& body) {
+    action::CreateSnapshot create;
+    create.directory = body.string("directory");
+    if (create.directory) {
+        create.metadata = body.string("metadata", max_metadata).value_or("");
+    } else {
+        create.state_path = body.required_string("snapshot_path");
+        create.memory_path = body.required_string("mem_file_path");
+    }
+    static constexpr std::array<std::pair<std::string_view, int>, 1> types{{{"Full", 0}}};
+    std::ignore = body.choice<int>("snapshot_type", types);
+    TRY(body.finish());
+    return create;
+}
+
+Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body) {
+    action::LoadSnapshot load;
+    if (const auto directory = body.string("directory")) {
+        load.state_path = fmt::format("{}/{}", *directory, snapshot::state_name);
+        load.memory_path = fmt::format("{}/{}", *directory, snapshot::memory_name);
+    } else {
+        load.state_path = body.required_string("snapshot_path");
+        load.memory_path = read_memory_path(body);
+    }
+    load.resume = body.boolean("resume_vm").value_or(false);
+    const auto old_name = body.boolean("enable_diff_snapshots").value_or(false);
+    load.track_dirty_pages = body.boolean("track_dirty_pages").value_or(false) || old_name;
+    load.clock_realtime = body.boolean("clock_realtime").value_or(false);
+    for (auto& drive : body.objects("drives")) {
+        load.drives.push_back(read_drive_change(drive));
+        TRY(drive.finish());
+    }
+    for (const auto* key : {"network_overrides", "vsock_override", "huge_pages"})
+        body.expect_nothing(key, "is not supported by this version of Masu");
+    TRY(body.finish());
+    return load;
+}
+
+}  // namespace masu::api

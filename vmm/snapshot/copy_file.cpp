@@ -1,0 +1,81 @@
+#include "vmm/snapshot/copy_file.hpp"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/fd.hpp"
+
+namespace masu::snapshot {
+
+namespace {
+
+// Copies [start, end) at once or in parts; the kernel may take less than it is asked for.
+Result<> copy_range(int from, int to, off_t start, off_t end, const std::string& path) {
+    off_t in = start;
+    off_t out = start;
+    while (in < end) {
+        const auto size = static_cast<std::size_t>(end - in);
+        auto count = ::copy_file_range(from, &in, to, &out, size, 0);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return fail_errno(errno, "cannot write {}", path);
+        if (count == 0)
+            return fail("cannot write {}: the file it is copied from became shorter", path);
+    }
+    return {};
+}
+
+Result<std::uint64_t> copy_data(int from, int to, off_t size, const std::string& path) {
+    std::uint64_t copied = 0;
+    if (::ftruncate(to, size) < 0)
+        return fail_errno(errno, "cannot write {}", path);
+    for (off_t place = 0; place < size;) {
+        const off_t data = ::lseek(from, place, SEEK_DATA);
+        if (data < 0 && errno == ENXIO)
+            break;
+        const off_t start = data < 0 ? place : data;
+        off_t end = data < 0 ? size : ::lseek(from, start, SEEK_HOLE);
+        end = end < 0 ? size : std::min(end, size);
+        TRY(copy_range(from, to, start, end, path));
+        copied += static_cast<std::uint64_t>(end - start);
+        place = end;
+    }
+    return copied;
+}
+
+}  // namespace
+
+Result<std::uint64_t> copy_file(const std::string& from, const std::string& to) {
+    const Fd source(::open(from.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!source)
+        return fail_errno(errno, "cannot open {}", from);
+    struct stat status{};
+    if (::fstat(source.get(), &status) < 0 || !S_ISREG(status.st_mode))
+        return fail("{} is no regular file, and only those can be copied", from);
+    const Fd target(::open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (!target)
+        return fail_errno(errno, "cannot create {}", to);
+    std::uint64_t copied = 0;
+    if (::ioctl(target.get(), FICLONE, source.get()) < 0) {
+        auto done = copy_data(source.get(), target.get(), status.st_size, to);
+        if (!done) {
+            ::unlink(to.c_str());
+            return done;
+        }
+        copied = *done;
+    }
+    if (::fsync(target.get()) < 0) {
+        const int error = errno;
+        ::unlink(to.c_str());
+        return fail_errno(error, "cannot sync {}", to);
+    }
+    return copied;
+}
+
+}  // namespace masu::snapshot
