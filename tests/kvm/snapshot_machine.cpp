@@ -85,6 +85,7 @@ MachineContext SnapshotMachine::context() {
             .log = Log(),
             .metrics = metrics_,
             .boot_timer = boot_timer_,
+            .network = network_,
             .console_output = [](auto) {},
             .stopped = [](const StopEvent&) {}};
 }

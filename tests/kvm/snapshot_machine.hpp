@@ -73,6 +73,7 @@ class SnapshotMachine {
     SystemClock clock_;
     Metrics metrics_;
     const Nanoseconds start_ = clock_.now();
+    Network network_{0};
     BootTimer boot_timer_{clock_, start_};
     std::unique_ptr<Machine> machine_;
 };

@@ -57,6 +57,8 @@ VmRecord record_from(const boost::json::object& object) {
     record.remove = object.at("remove").as_bool();
     record.boot_timer = object.at("boot_timer").as_bool();
     record.stop_timeout = object.at("stop_timeout").to_number<unsigned>();
+    if (const auto* snapshot = object.if_contains("snapshot"))
+        record.snapshot = std::string(snapshot->as_string());
     return record;
 }
 
@@ -100,6 +102,8 @@ boost::json::object to_json(const VmRecord& record) {
         object["initrd"] = *record.initrd;
     if (!record.image.empty())
         object["image"] = record.image;
+    if (!record.snapshot.empty())
+        object["snapshot"] = record.snapshot;
     return object;
 }
 

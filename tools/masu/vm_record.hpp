@@ -37,6 +37,7 @@ struct VmRecord {
     bool reboot = true;   // a guest's reboot starts it again
     bool remove = false;  // --rm
     bool boot_timer = false;
+    std::string snapshot;        // it was restored or cloned from this one; or empty
     unsigned stop_timeout = 30;  // seconds between power button and kill
 
     [[nodiscard]] std::string api_socket() const { return socket_folder + "/api"; }

@@ -1,0 +1,221 @@
+// masu snapshot restore and clone: VMs that begin where a snapshot stopped.
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include <boost/json.hpp>
+
+#include "tools/masu/attach.hpp"
+#include "tools/masu/monitor_client.hpp"
+#include "tools/masu/monitor_process.hpp"
+#include "tools/masu/session.hpp"
+#include "tools/masu/snapshot_commands.hpp"
+#include "tools/masu/snapshot_store.hpp"
+#include "tools/masu/unix_socket.hpp"
+#include "vmm/snapshot/copy_file.hpp"
+
+namespace masu::cli {
+namespace {
+
+constexpr int load_timeout_ms = 120'000;
+constexpr unsigned max_clones = 10'000;
+constexpr unsigned clones_at_once = 8;
+
+struct RestoreOptions {
+    std::string snapshot;
+    std::string name;
+    std::string clock = "realtime";
+    std::string log_level = "info";
+    unsigned count = 1;
+    bool detach = false;
+    bool remove = false;
+    bool paused = false;
+};
+
+// The drives of one VM: each that can change gets an overlay of its own in the VM's folder. What
+// the record says of the disks follows.
+Result<boost::json::array> own_drives(const Snapshot& snapshot, const VmFolder& folder,
+                                      VmRecord& record) {
+    boost::json::array changes;
+    for (std::size_t i = 0; i < snapshot.drives.size(); ++i) {
+        const auto& drive = snapshot.drives[i];
+        if (drive.kind == "reference")
+            continue;
+        const auto overlay = folder.file(drive.drive_id + ".overlay");
+        const auto saved = snapshot.path + "/" + drive.file;
+        boost::json::object change{{"drive_id", drive.drive_id}, {"overlay_path", overlay}};
+        // An overlay goes on as a copy; a disk that was copied whole becomes the base of a new one.
+        if (drive.kind == "overlay")
+            TRY(snapshot::copy_file(saved, overlay));
+        else
+            change["path_on_host"] = saved;
+        if (i < record.disks.size()) {
+            record.disks[i].overlay = overlay;
+            if (drive.kind != "overlay")
+                record.disks[i].path = saved;
+        }
+        changes.push_back(std::move(change));
+    }
+    return changes;
+}
+
+struct Restored {
+    VmRecord record;
+    VmFolder folder;
+    MonitorProcess monitor;
+    Fd console;  // joined, unless detached
+};
+
+Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOptions& options,
+                       const std::string& name) {
+    auto record = snapshot.vm;
+    record.name = name;
+    record.pid = 0;
+    record.snapshot = snapshot.name;
+    record.remove = options.remove;
+    record.boot_timer = false;
+    record.monitor = TRY(find_monitor());
+    auto [folder, lock] = TRY(store.create(record));
+    const auto begin = [&]() -> Result<Restored> {
+        auto drives = TRY(own_drives(snapshot, folder, record));
+        auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, {}));
+        const auto load = [&]() -> Result<Fd> {
+            record.pid = monitor.pid;
+            TRY(folder.write(record));
+            Fd console;
+            if (!options.detach)
+                console = TRY(connect_unix(record.console_socket()));
+            const MonitorClient client(record.api_socket(), name);
+            TRY(client.put("/snapshot/load",
+                           boost::json::object{{"directory", snapshot.path},
+                                               {"resume_vm", !options.paused},
+                                               {"clock_realtime", options.clock == "realtime"},
+                                               {"drives", std::move(drives)}},
+                           load_timeout_ms));
+            return console;
+        };
+        auto console = load();
+        if (!console) {
+            TRY(monitor.kill());
+            [[maybe_unused]] const bool ended = monitor.wait(-1);
+            return std::unexpected(console.error());
+        }
+        return Restored{std::move(record), folder, std::move(monitor), *std::move(console)};
+    };
+    auto restored = begin();
+    lock.reset();
+    if (!restored) {
+        TRY(store.remove(name));
+        return fail("{}: {}", name, restored.error().message);
+    }
+    if (options.remove)
+        TRY(leave_reaper(store, restored->folder, restored->record.id));
+    return restored;
+}
+
+Result<int> restore(const RestoreOptions& options) {
+    const auto snapshots = TRY(open_snapshot_store());
+    const auto snapshot = TRY(snapshots.find(options.snapshot));
+    auto store = TRY(open_store());
+    block_attach_signals();
+    const auto name = options.name.empty() ? snapshot.vm.name : options.name;
+    auto restored = TRY(start(store, snapshot, options, name));
+    if (options.detach) {
+        std::puts(name.c_str());
+        return 0;
+    }
+    return hold_console(restored.folder, restored.record, restored.monitor, restored.console);
+}
+
+Result<int> clone(RestoreOptions options) {
+    const auto snapshots = TRY(open_snapshot_store());
+    const auto snapshot = TRY(snapshots.find(options.snapshot));
+    auto store = TRY(open_store());
+    options.detach = true;
+    const auto prefix = options.name.empty() ? snapshot.name : options.name;
+    std::atomic<unsigned> next{1};
+    std::atomic<unsigned> failures{0};
+    std::mutex output;
+    const auto work = [&] {
+        for (unsigned number = next++; number <= options.count; number = next++) {
+            const auto name = fmt::format("{}-{}", prefix, number);
+            const auto started = start(store, snapshot, options, name);
+            const std::lock_guard lock(output);
+            if (started) {
+                std::puts(name.c_str());
+            } else {
+                note(started.error().message);
+                ++failures;
+            }
+        }
+    };
+    {
+        std::vector<std::jthread> workers;
+        for (unsigned i = 0; i < std::min(options.count, clones_at_once); ++i)
+            workers.emplace_back(work);
+    }
+    if (failures > 0)
+        return fail("{} of {} clones did not start", failures.load(), options.count);
+    return 0;
+}
+
+std::shared_ptr<RestoreOptions> add_common(CLI::App& command) {
+    auto options = std::make_shared<RestoreOptions>();
+    command.add_option("snapshot", options->snapshot, "Name of the snapshot")
+        ->type_name(snapshot_value)
+        ->required();
+    add_choice(command, "--clock", options->clock, {"realtime", "continue"},
+               "realtime: the guest's clocks skip the time that has passed, and its wall clock is "
+               "right at once (default); continue: they go on where they stopped");
+    command.add_flag("--paused", options->paused, "Do not let it run yet");
+    command.add_flag("--rm", options->remove, "Delete the VM's state when it has ended");
+    add_choice(command, "--log-level", options->log_level,
+               {"trace", "debug", "info", "warn", "error", "off"},
+               "How much the monitor logs (default info)");
+    return options;
+}
+
+}  // namespace
+
+void add_restore(CLI::App& group, Invocation& invocation) {
+    auto* command = group.add_subcommand("restore", "Go on with a saved VM, console here");
+    const auto options = add_common(*command);
+    command->add_option("--name", options->name, "Name of the VM (default: that of the saved one)")
+        ->type_name("NAME");
+    command->add_flag("-d,--detach", options->detach,
+                      "Return once the VM runs, and print its name");
+    command->footer(
+        "The VM gets overlays of its own for its disks; the snapshot stays as it is. Its kernel\n"
+        "is told that it is a copy (VM generation ID) and reseeds its random numbers.\n"
+        "\n"
+        "Examples:\n"
+        "  masu snapshot restore web-warm\n"
+        "  masu snapshot restore web-warm --name web-again -d");
+    command->callback(
+        [options, &invocation] { invocation.run = [options] { return restore(*options); }; });
+}
+
+void add_clone(CLI::App& group, Invocation& invocation) {
+    auto* command = group.add_subcommand("clone", "Start many VMs from one snapshot");
+    const auto options = add_common(*command);
+    command->add_option("--count", options->count, "How many (default 1)")
+        ->type_name("N")
+        ->check(CLI::Range(1U, max_clones));
+    command
+        ->add_option("--name", options->name,
+                     "Their names, less -1, -2, ... (default: the snapshot's)")
+        ->type_name("PREFIX");
+    command->footer(
+        "Clones run detached and share the snapshot's memory until they write to it. Each name is\n"
+        "printed when its VM runs.\n"
+        "\n"
+        "Example:\n"
+        "  masu snapshot clone web-warm --count 100 --name worker --rm");
+    command->callback(
+        [options, &invocation] { invocation.run = [options] { return clone(*options); }; });
+}
+
+}  // namespace masu::cli

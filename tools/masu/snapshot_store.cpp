@@ -1,0 +1,145 @@
+#include "tools/masu/snapshot_store.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+
+#include <boost/json.hpp>
+
+#include "base/atomic_file.hpp"
+#include "base/bytes.hpp"
+
+namespace masu::cli {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr std::size_t manifest_limit = 1 * MiB;
+constexpr const char* partial_mark = ".partial-";
+
+std::string text_at(const boost::json::object& object, std::string_view key) {
+    return std::string(object.at(key).as_string());
+}
+
+Snapshot parse_manifest(const std::string& text, const std::string& name, const std::string& path) {
+    Snapshot snapshot;
+    snapshot.name = name;
+    snapshot.path = path;
+    snapshot.manifest = boost::json::parse(text).as_object();
+    const auto& manifest = snapshot.manifest;
+    snapshot.saved = manifest.at("saved_ms").to_number<std::int64_t>() / 1000;
+    snapshot.memory_bytes = manifest.at("memory_bytes").to_number<std::uint64_t>();
+    snapshot.memory_stored = manifest.at("memory_stored_bytes").to_number<std::uint64_t>();
+    for (const auto& value : manifest.at("drives").as_array()) {
+        const auto& drive = value.as_object();
+        snapshot.drives.push_back(
+            {.drive_id = text_at(drive, "drive_id"),
+             .kind = text_at(drive, "kind"),
+             .path = text_at(drive, "path_on_host"),
+             .file = drive.contains("file") ? text_at(drive, "file") : std::string()});
+    }
+    return snapshot;
+}
+
+std::uint64_t disk_bytes(const std::string& path) {
+    struct stat status{};
+    return ::stat(path.c_str(), &status) == 0 ? static_cast<std::uint64_t>(status.st_blocks) * 512
+                                              : 0;
+}
+
+std::uint64_t disk_bytes_below(const std::string& folder) {
+    std::uint64_t total = 0;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error))
+        total += disk_bytes(entry.path().string());
+    return total;
+}
+
+}  // namespace
+
+std::uint64_t Snapshot::stored_bytes() const {
+    return disk_bytes_below(path);
+}
+
+Result<std::string> SnapshotStore::prepare(const std::string& name) const {
+    if (const auto good = check_vm_name(name); !good)
+        return fail("\"{}\" is not a name for a snapshot: use letters, digits and '-'", name);
+    std::error_code error;
+    fs::create_directories(path_, error);
+    if (error)
+        return fail("cannot make the folder {}: {}", path_, error.message());
+    // A monitor that is just writing touches its folder; what is a day old is nobody's.
+    const auto long_ago = fs::file_time_type::clock::now() - std::chrono::hours(24);
+    for (const auto& entry : fs::directory_iterator(path_, error)) {
+        std::error_code gone;
+        if (entry.path().filename().string().contains(partial_mark) &&
+            entry.last_write_time(gone) < long_ago && !gone)
+            fs::remove_all(entry.path(), gone);
+    }
+    if (fs::exists(folder_of(name), error))
+        return fail(
+            "a snapshot named {} exists already; choose another name, or delete it with "
+            "`masu snapshot rm {}`",
+            name, name);
+    return folder_of(name);
+}
+
+Result<Snapshot> SnapshotStore::find(const std::string& name) const {
+    const auto path = folder_of(name);
+    std::error_code error;
+    if (!check_vm_name(name) || !fs::is_directory(path, error))
+        return fail("there is no snapshot named {}; `masu snapshot ls` lists those there are",
+                    name);
+    const auto file = path + "/manifest.json";
+    const auto text = TRY(read_file(file, manifest_limit));
+    try {
+        auto snapshot = parse_manifest(text, name, path);
+        snapshot.vm = TRY(parse_vm_record(text_at(snapshot.manifest, "metadata")));
+        return snapshot;
+    } catch (const std::exception& cause) {
+        return fail("{} is not the manifest of a snapshot made by `masu snapshot create`: {}", file,
+                    cause.what());
+    }
+}
+
+Result<std::vector<std::string>> SnapshotStore::names() const {
+    std::vector<std::string> found;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(path_, error))
+        if (const auto name = entry.path().filename().string(); check_vm_name(name))
+            found.push_back(name);
+    if (error && error != std::errc::no_such_file_or_directory)
+        return fail("cannot read the folder {}: {}", path_, error.message());
+    std::ranges::sort(found);
+    return found;
+}
+
+// First out of sight, so that a crash half-way leaves no snapshot that looks whole.
+Result<> SnapshotStore::remove(const std::string& name) const {
+    const auto hidden = folder_of(name) + partial_mark + "rm";
+    std::error_code error;
+    fs::remove_all(hidden, error);
+    if (::rename(folder_of(name).c_str(), hidden.c_str()) < 0)
+        return fail_errno(errno, "cannot delete {}", folder_of(name));
+    fs::remove_all(hidden, error);
+    if (error)
+        return fail("cannot delete {}: {}", hidden, error.message());
+    return {};
+}
+
+std::uint64_t SnapshotStore::bytes_so_far(const std::string& name) const {
+    std::uint64_t total = 0;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(path_, error))
+        if (entry.path().filename().string().starts_with(name + partial_mark))
+            total += disk_bytes_below(entry.path().string());
+    return total;
+}
+
+Result<SnapshotStore> open_snapshot_store() {
+    return SnapshotStore(TRY(find_places(process_environment(), ::geteuid() == 0)));
+}
+
+}  // namespace masu::cli

@@ -1,0 +1,61 @@
+// The folder of snapshots, and what a snapshot's manifest says.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <boost/json/object.hpp>
+
+#include "base/result.hpp"
+#include "tools/masu/state.hpp"
+
+namespace masu::cli {
+
+// How a drive of the saved machine is part of its snapshot.
+struct SnapshotDrive {
+    std::string drive_id;
+    std::string kind;  // "reference", "overlay" (a copy of it) or "raw" (a copy of the whole disk)
+    std::string path;  // on the host when it was saved: of a reference, or the base of an overlay
+    std::string file;  // in the snapshot's directory; empty for a reference
+};
+
+struct Snapshot {
+    std::string name;
+    std::string path;  // of the directory
+    VmRecord vm;       // what the saved VM was asked to be
+    std::vector<SnapshotDrive> drives;
+    std::int64_t saved = 0;           // Unix time, seconds
+    std::uint64_t memory_bytes = 0;   // the guest's
+    std::uint64_t memory_stored = 0;  // in the file
+    boost::json::object manifest;     // all of it
+
+    // Bytes on this host's disks that are the snapshot's own.
+    [[nodiscard]] std::uint64_t stored_bytes() const;
+};
+
+// Snapshots lie in STATE/snapshots/NAME. A folder counts when its manifest can be read.
+class SnapshotStore {
+  public:
+    explicit SnapshotStore(const Places& places) : path_(places.state + "/snapshots") {}
+
+    // Where a snapshot of that name is to be made: checks the name, makes the folder above, and
+    // clears away what killed commands left there.
+    [[nodiscard]] Result<std::string> prepare(const std::string& name) const;
+    [[nodiscard]] Result<Snapshot> find(const std::string& name) const;
+    [[nodiscard]] Result<std::vector<std::string>> names() const;  // sorted
+    [[nodiscard]] Result<> remove(const std::string& name) const;
+
+    // Bytes already written of a snapshot that is being made, for progress.
+    [[nodiscard]] std::uint64_t bytes_so_far(const std::string& name) const;
+
+  private:
+    [[nodiscard]] std::string folder_of(const std::string& name) const {
+        return path_ + "/" + name;
+    }
+    std::string path_;
+};
+
+[[nodiscard]] Result<SnapshotStore> open_snapshot_store();
+
+}  // namespace masu::cli
