@@ -9,6 +9,7 @@ namespace masu::firmware {
 namespace {
 
 constexpr int max_includes = 16;
+constexpr std::uint32_t file_steps = 40;  // what looking for a file counts, in commands
 
 // Without effect here, and true.
 constexpr std::array<std::string_view, 36> without_effect{"insmod",
@@ -135,6 +136,7 @@ std::optional<BootFile> GrubConfig::locate(std::string_view path) noexcept {
 GrubFiles::Kind GrubConfig::kind_of(std::string_view path) noexcept {
     // A test may ask for what is not there: nothing to note.
     const auto* const before = note_;
+    script_.charge(file_steps);
     const auto file = locate(path);
     note_ = before;
     if (!file)
@@ -259,6 +261,7 @@ bool GrubConfig::search_command(Words words) noexcept {
 // The configuration's own device first: copies of a disk carry the same names.
 bool GrubConfig::search(std::string_view kind, std::string_view target,
                         std::string_view variable) noexcept {
+    script_.charge(file_steps);
     const auto fits = [&](const BootDevice& device) {
         if (kind == "--fs-uuid")
             return same_without_case(device.fs->uuid(), target);
@@ -292,6 +295,7 @@ bool GrubConfig::load_env(Words words) noexcept {
         else if (!words[i].starts_with('-') && name_count < names.size())
             names[name_count++] = words[i];
     }
+    script_.charge(file_steps);
     TextBuilder standard(*arena_);
     if (path.empty()) {
         standard.put(script_.value("prefix"));
@@ -445,6 +449,7 @@ bool GrubConfig::load_initrds(Words words) noexcept {
 
 // Fedora's: an entry for each file of loader/entries.
 bool GrubConfig::list_bls() noexcept {
+    script_.charge(file_steps);
     const auto blsdir = script_.value("blsdir");
     for (const auto name : {script_.value("root"), script_.value("boot")}) {
         const auto device = find_device(name);

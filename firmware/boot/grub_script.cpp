@@ -9,7 +9,8 @@ namespace {
 constexpr std::size_t max_variables = 256;
 constexpr std::size_t max_functions = 64;
 constexpr std::size_t scratch_size = 192 * 1024;
-constexpr std::uint32_t max_steps = 200'000;
+constexpr std::uint32_t max_steps = 100'000;
+constexpr std::uint32_t bytes_per_step = 64;  // of a loop's or a function's text, run again
 constexpr int max_depth = 40;
 constexpr std::size_t max_word = 16384;
 
@@ -80,10 +81,17 @@ GrubScript::Words* GrubScript::make_words() noexcept {
     return made;
 }
 
-bool GrubScript::step() noexcept {
-    if (++steps_ > max_steps)
-        fail("it runs more than 200000 commands");
+bool GrubScript::step(std::uint64_t bytes) noexcept {
+    charge(1 + static_cast<std::uint32_t>(bytes / bytes_per_step));
     return failure_ == nullptr;
+}
+
+void GrubScript::charge(std::uint32_t steps) noexcept {
+    steps_ += std::min(steps, max_steps);
+    if (steps_ > max_steps) {
+        steps_ = max_steps;
+        fail("it runs more than 100000 commands");
+    }
 }
 
 bool GrubScript::run(std::string_view source) noexcept {
@@ -445,7 +453,7 @@ bool GrubScript::run_loop(Source& source, bool execute, bool until) noexcept {
             --breaking_;
             live = false;
         }
-        if (!live || !step())
+        if (!live || !step(source.at - start.at))
             break;
     }
     return true;
@@ -475,7 +483,7 @@ bool GrubScript::run_for(Source& source, bool execute) noexcept {
             --breaking_;
             live = false;
         }
-        live = live && next < words.count && !returning_ && !stopped_ && step();
+        live = live && next < words.count && !returning_ && !stopped_ && step(source.at - start.at);
     } while (live && failure_ == nullptr);
     return true;
 }
@@ -511,6 +519,8 @@ bool GrubScript::run_function(Source& source, bool execute) noexcept {
 }
 
 bool GrubScript::call(const Function& function, std::span<const std::string_view> words) noexcept {
+    if (!step(function.body.size()))
+        return false;
     const auto outer = parameters_;
     parameters_ = words.subspan(1);
     Source body{function.body};

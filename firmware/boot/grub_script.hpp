@@ -62,6 +62,9 @@ class GrubScript {
     void stop() noexcept { stopped_ = true; }
     void resume() noexcept { stopped_ = false; }
 
+    // Counts a command's work, in steps, against the bound on all of it.
+    void charge(std::uint32_t steps) noexcept;
+
     [[nodiscard]] const char* failure() const noexcept { return failure_; }
     void fail(const char* reason) noexcept {
         if (failure_ == nullptr)
@@ -87,7 +90,8 @@ class GrubScript {
     class WordBuilder;
 
     [[nodiscard]] Words* make_words() noexcept;
-    [[nodiscard]] bool step() noexcept;
+    // `bytes`: of text that is gone through once more.
+    [[nodiscard]] bool step(std::uint64_t bytes = 0) noexcept;
     static Token peek(Source& source) noexcept;
     void read_word(Source& source, Words& words, bool execute) noexcept;
     void read_quoted(Source& source, WordBuilder& word, bool execute) noexcept;
