@@ -12,7 +12,7 @@ namespace masu::cli {
 namespace {
 
 // What comes after an option, or where a command's plain argument stands.
-enum class ValueKind { None, Anything, File, Vm, Image, Group, Words };
+enum class ValueKind { None, Anything, File, Vm, Image, Group, Snapshot, Words };
 
 struct Value {
     ValueKind kind = ValueKind::None;
@@ -43,6 +43,8 @@ Value value_of(const CLI::Option& option) {
         return {ValueKind::Image, {}};
     if (type == group_value)
         return {ValueKind::Group, {}};
+    if (type == snapshot_value)
+        return {ValueKind::Snapshot, {}};
     if (type.starts_with(file_value))
         return {ValueKind::File, {}};
     if (type.find('|') == std::string::npos)
@@ -106,6 +108,7 @@ std::string quoted(const std::string& text) {
 constexpr const char* vms_command = "masu ps -a --names 2>/dev/null";
 constexpr const char* images_command = "masu image ls --names 2>/dev/null";
 constexpr const char* groups_command = "masu sg ls --names 2>/dev/null";
+constexpr const char* snapshots_command = "masu snapshot ls --names 2>/dev/null";
 
 std::string names_of(const std::vector<CommandFacts>& commands) {
     std::vector<std::string> names;
@@ -125,6 +128,9 @@ std::string bash_reply(const Value& value) {
         case ValueKind::Group:
             return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
                                groups_command);
+        case ValueKind::Snapshot:
+            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
+                               snapshots_command);
         case ValueKind::Image:  // or a file, for `masu run`
             return fmt::format(
                 "COMPREPLY=($(compgen -W \"$({})\" -- \"$current\") $(compgen -f -- \"$current\"))",
@@ -206,6 +212,8 @@ std::string zsh_value(const Value& value) {
             return ":image:_masu_images";
         case ValueKind::Group:
             return ":group:_masu_groups";
+        case ValueKind::Snapshot:
+            return ":snapshot:_masu_snapshots";
         case ValueKind::Words:
             return ":value:(" + join(value.words, " ") + ")";
         case ValueKind::Anything:
@@ -271,8 +279,13 @@ std::string zsh_script(const std::vector<CommandFacts>& commands) {
         "  local -a names\n"
         "  names=(${{(f)\"$({})\"}})\n"
         "  compadd -a names\n"
+        "}}\n"
+        "_masu_snapshots() {{\n"
+        "  local -a names\n"
+        "  names=(${{(f)\"$({})\"}})\n"
+        "  compadd -a names\n"
         "}}\n",
-        vms_command, images_command, groups_command);
+        vms_command, images_command, groups_command, snapshots_command);
     // Autoloaded, the file is the function's body; sourced, it registers itself.
     return names +
            "_masu() {\n"
@@ -304,6 +317,8 @@ std::string fish_value(const Value& value) {
             return fmt::format(" -x -a '({})'", vms_command);
         case ValueKind::Group:
             return fmt::format(" -x -a '({})'", groups_command);
+        case ValueKind::Snapshot:
+            return fmt::format(" -x -a '({})'", snapshots_command);
         case ValueKind::Image:
             return fmt::format(" -r -F -a '({})'", images_command);
         case ValueKind::Words:

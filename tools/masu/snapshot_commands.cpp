@@ -147,6 +147,7 @@ Result<int> remove(const std::vector<std::string>& names) {
     int status = 0;
     for (const auto& name : names) {
         const auto done = [&]() -> Result<> {
+            const auto held = TRY(snapshots.hold(name, true));
             TRY(snapshots.find(name));
             const auto users = TRY(users_of(name));
             if (!users.empty())

@@ -118,11 +118,13 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
 
 Result<int> restore(const RestoreOptions& options) {
     const auto snapshots = TRY(open_snapshot_store());
+    auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
     auto store = TRY(open_store());
     block_attach_signals();
     const auto name = options.name.empty() ? snapshot.vm.name : options.name;
     auto restored = TRY(start(store, snapshot, options, name));
+    held.reset();  // from here on the VM's own record speaks for it
     if (options.detach) {
         std::puts(name.c_str());
         return 0;
@@ -132,6 +134,7 @@ Result<int> restore(const RestoreOptions& options) {
 
 Result<int> clone(RestoreOptions options) {
     const auto snapshots = TRY(open_snapshot_store());
+    const auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
     auto store = TRY(open_store());
     options.detach = true;

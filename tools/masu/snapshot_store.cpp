@@ -1,5 +1,7 @@
 #include "tools/masu/snapshot_store.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -57,6 +59,10 @@ std::uint64_t disk_bytes_below(const std::string& folder) {
     return total;
 }
 
+std::unexpected<Error> no_such_snapshot(const std::string& name) {
+    return fail("there is no snapshot named {}; `masu snapshot ls` lists those there are", name);
+}
+
 }  // namespace
 
 std::uint64_t Snapshot::stored_bytes() const {
@@ -86,12 +92,24 @@ Result<std::string> SnapshotStore::prepare(const std::string& name) const {
     return folder_of(name);
 }
 
+Result<Fd> SnapshotStore::hold(const std::string& name, bool exclusive) const {
+    if (!check_vm_name(name))
+        return no_such_snapshot(name);
+    const auto path = folder_of(name);
+    Fd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!folder)
+        return no_such_snapshot(name);
+    while (::flock(folder.get(), exclusive ? LOCK_EX : LOCK_SH) < 0)
+        if (errno != EINTR)
+            return fail_errno(errno, "cannot lock {}", path);
+    return folder;
+}
+
 Result<Snapshot> SnapshotStore::find(const std::string& name) const {
     const auto path = folder_of(name);
     std::error_code error;
     if (!check_vm_name(name) || !fs::is_directory(path, error))
-        return fail("there is no snapshot named {}; `masu snapshot ls` lists those there are",
-                    name);
+        return no_such_snapshot(name);
     const auto file = path + "/manifest.json";
     const auto text = TRY(read_file(file, manifest_limit));
     try {

@@ -7,6 +7,7 @@
 
 #include <boost/json/object.hpp>
 
+#include "base/fd.hpp"
 #include "base/result.hpp"
 #include "tools/masu/state.hpp"
 
@@ -42,6 +43,9 @@ class SnapshotStore {
     // Where a snapshot of that name is to be made: checks the name, makes the folder above, and
     // clears away what killed commands left there.
     [[nodiscard]] Result<std::string> prepare(const std::string& name) const;
+    // Keeps others from deleting the snapshot, or, `exclusive`, from starting VMs of it: for as
+    // long as the descriptor lives. Take it before find(); it waits for whoever has the other kind.
+    [[nodiscard]] Result<Fd> hold(const std::string& name, bool exclusive = false) const;
     [[nodiscard]] Result<Snapshot> find(const std::string& name) const;
     [[nodiscard]] Result<std::vector<std::string>> names() const;  // sorted
     [[nodiscard]] Result<> remove(const std::string& name) const;
