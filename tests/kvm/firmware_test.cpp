@@ -1,11 +1,11 @@
 // The firmware and the EFI test application (guest/efi_test), in whole machines.
 #include <doctest/doctest.h>
 
+#include <unistd.h>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <unistd.h>
 
 #include "firmware/boot_info.hpp"
 #include "vmm/machine.hpp"
@@ -79,11 +79,12 @@ VmConfig config_of(const Input& input) {
     return config;
 }
 
-Ended boot(const Input& input) {
+Ended run_guest(const Input& input) {
     auto loop = std::move(*EventLoop::create());
     const SystemClock clock;
     Metrics metrics;
     BootTimer timer(clock, clock.now());
+    Network network(0);
     Ended result;
     Machine* machine = nullptr;
     std::string to_type = input.type;
@@ -93,12 +94,12 @@ Ended boot(const Input& input) {
          .log = Log::to_stderr(LogLevel::Warn),
          .metrics = metrics,
          .boot_timer = timer,
+         .network = network,
          .console_output =
              [&](std::span<const std::byte> bytes) {
                  for (const auto byte : bytes)
                      result.console += static_cast<char>(byte);
-                 if (!to_type.empty() &&
-                     result.console.find(input.wait_for) != std::string::npos) {
+                 if (!to_type.empty() && result.console.find(input.wait_for) != std::string::npos) {
                      (void)machine->console_input(std::as_bytes(std::span(to_type)));
                      to_type.clear();
                  }
@@ -131,7 +132,7 @@ bool says(const Ended& ended, std::string_view text) {
 
 TEST_CASE("the firmware says in one line why it finds nothing to boot, and the machine ends") {
     const DiskFile empty("", 1 << 20);
-    const auto ended = boot({.disks = {empty.path()}});
+    const auto ended = run_guest({.disks = {empty.path()}});
     CAPTURE(ended.console);
     REQUIRE(ended.stop);
     CHECK(ended.stop->kind == StopKind::Error);
@@ -146,7 +147,7 @@ TEST_CASE("every service does as UEFI says, before and after ExitBootServices") 
     for (const std::uint64_t mib : {64U, 6144U}) {
         CAPTURE(mib);
         const DiskFile disk(MASU_EFI_TEST_DISK);
-        const auto ended = boot({.disks = {disk.path()}, .memory_mib = mib});
+        const auto ended = run_guest({.disks = {disk.path()}, .memory_mib = mib});
         CAPTURE(ended.console);
         REQUIRE(ended.stop);
         CHECK(ended.stop->kind == StopKind::PowerOff);
@@ -159,7 +160,8 @@ TEST_CASE("every service does as UEFI says, before and after ExitBootServices") 
 TEST_CASE("a loader that returns is followed by the next disk's") {
     const DiskFile first(MASU_EFI_TEST_DISK);
     const DiskFile second(MASU_EFI_TEST_DISK);
-    const auto ended = boot({.disks = {first.path(), second.path()}, .load_options = "return"});
+    const auto ended =
+        run_guest({.disks = {first.path(), second.path()}, .load_options = "return"});
     CAPTURE(ended.console);
     CHECK(says(ended, "the boot loader of disk 1 ended with status 0x8000000000000003"));
     CHECK(says(ended, "the boot loader of disk 2 ended with status 0x8000000000000003"));
@@ -172,10 +174,10 @@ TEST_CASE("only the disk that was asked for is booted") {
     const DiskFile second(MASU_EFI_TEST_DISK);
     const Input input{
         .disks = {empty.path(), second.path()}, .load_options = "return", .boot_device = 2};
-    CHECK(says(boot(input), "the boot loader of disk 2 ended"));
+    CHECK(says(run_guest(input), "the boot loader of disk 2 ended"));
     auto other = input;
     other.boot_device = 1;
-    const auto ended = boot(other);
+    const auto ended = run_guest(other);
     CHECK_FALSE(says(ended, "the boot loader of disk"));
     REQUIRE(ended.stop);
 }
@@ -183,11 +185,11 @@ TEST_CASE("only the disk that was asked for is booted") {
 TEST_CASE("the menu opens on a key and starts what is chosen") {
     const DiskFile first(MASU_EFI_TEST_DISK);
     const DiskFile second(MASU_EFI_TEST_DISK);
-    const auto ended = boot({.disks = {first.path(), second.path()},
-                             .load_options = "return",
-                             .boot_menu = true,
-                             .wait_for = "press any key",
-                             .type = " 2"});
+    const auto ended = run_guest({.disks = {first.path(), second.path()},
+                                  .load_options = "return",
+                                  .boot_menu = true,
+                                  .wait_for = "press any key",
+                                  .type = " 2"});
     CAPTURE(ended.console);
     CHECK(says(ended, "2  disk 2, partition 1: \\EFI\\BOOT\\BOOTX64.EFI"));
     const auto second_at = ended.console.find("the boot loader of disk 2 ended");
@@ -198,10 +200,10 @@ TEST_CASE("the menu opens on a key and starts what is chosen") {
 
 TEST_CASE("a loader that resets, and one that crashes") {
     const DiskFile disk(MASU_EFI_TEST_DISK);
-    const auto reset = boot({.disks = {disk.path()}, .load_options = "reset"});
+    const auto reset = run_guest({.disks = {disk.path()}, .load_options = "reset"});
     REQUIRE(reset.stop);
     CHECK(reset.stop->kind == StopKind::Reset);
-    const auto crash = boot({.disks = {disk.path()}, .load_options = "fault"});
+    const auto crash = run_guest({.disks = {disk.path()}, .load_options = "fault"});
     CAPTURE(crash.console);
     REQUIRE(crash.stop);
     CHECK(crash.stop->kind == StopKind::Error);
@@ -212,7 +214,7 @@ TEST_CASE("a loader that resets, and one that crashes") {
 TEST_CASE("a damaged loader and a damaged partition table are named") {
     const DiskFile loader(MASU_EFI_TEST_DISK);
     loader.overwrite(std::string_view("PE\0\0", 4), "XX");
-    const auto ended = boot({.disks = {loader.path()}});
+    const auto ended = run_guest({.disks = {loader.path()}});
     CAPTURE(ended.console);
     CHECK(says(ended, "masu: not a boot loader: it has no PE header"));
     REQUIRE(ended.stop);
@@ -220,7 +222,7 @@ TEST_CASE("a damaged loader and a damaged partition table are named") {
     const DiskFile table(MASU_EFI_TEST_DISK);
     table.overwrite("EFI PART", "EFI DIRT");
     table.overwrite("EFI PART", "EFI DIRT");
-    const auto unsound = boot({.disks = {table.path()}});
+    const auto unsound = run_guest({.disks = {table.path()}});
     CAPTURE(unsound.console);
     CHECK(says(unsound, "masu: disk 1: the partition table is unusable"));
     CHECK(unsound.stop);
