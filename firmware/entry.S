@@ -1,4 +1,4 @@
-# The image's head, its entry, StartImage's way back, and the exception stubs.
+# Head and entry of the image, the way back from StartImage, and the exception stubs.
     .intel_syntax noprefix
 
     .section .head.start, "ax"

@@ -1,5 +1,6 @@
 // Making and loading snapshots.
 #include <algorithm>
+#include <type_traits>
 
 #include "vmm/api/bodies.hpp"
 #include "vmm/api/config_file.hpp"
@@ -36,7 +37,7 @@ Result<> Monitor::take_config(const action::LoadSnapshot& action,
     for (const auto& setting : TRY(api::parse_config(state.config, "of the snapshot"))) {
         TRY(std::visit(
             [this](const auto& wanted) -> Result<VmmReply> {
-                if constexpr (wanted.allowed == Allowed::PreBoot)
+                if constexpr (std::remove_cvref_t<decltype(wanted)>::allowed == Allowed::PreBoot)
                     return carry_out(wanted);
                 return Done{};
             },

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <tuple>
 
 #include <boost/json.hpp>
 
@@ -49,7 +50,7 @@ Result<boost::json::array> own_drives(const Snapshot& snapshot, const VmFolder& 
         boost::json::object change{{"drive_id", drive.drive_id}, {"overlay_path", overlay}};
         // An overlay goes on as a copy; a disk that was copied whole becomes the base of a new one.
         if (drive.kind == "overlay")
-            TRY(snapshot::copy_file(saved, overlay));
+            std::ignore = TRY(snapshot::copy_file(saved, overlay));
         else
             change["path_on_host"] = saved;
         if (i < record.disks.size()) {
