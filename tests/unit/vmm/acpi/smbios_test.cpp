@@ -17,7 +17,7 @@ namespace {
 using View = std::span<const std::byte>;
 
 struct Structure {
-    View formatted;
+    std::vector<std::byte> formatted;
     std::vector<std::string> strings;
 
     template <class T>
@@ -50,7 +50,7 @@ std::multimap<unsigned, Structure> parse(View all) {
         const auto length = std::to_integer<std::size_t>(rest[1]);
         REQUIRE(length >= 4);
         REQUIRE(length + 2 <= rest.size());
-        Structure structure{rest.first(length), {}};
+        Structure structure{{rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(length)}, {}};
         const auto type = std::to_integer<unsigned>(rest[0]);
         rest = rest.subspan(length);
         std::string text;
