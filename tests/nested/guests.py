@@ -82,13 +82,13 @@ def small_initramfs(module_directory, programs=()):
 
 
 class Vm:
-    """One `masu run` in the foreground, on a terminal of its own."""
+    """One `masu run` (or `masu snapshot restore`) in the foreground, on a terminal of its own."""
 
-    def __init__(self, host, *arguments, name=None, echo=None):
+    def __init__(self, host, *arguments, name=None, echo=None, command=("run",)):
         self.host = host
         self.name = name or f"test-{host.next_number()}"
         self.program = host.start(
-            host.path("bin/masu"), "run", "--name", self.name, *arguments, terminal=True, echo=echo
+            host.path("bin/masu"), *command, "--name", self.name, *arguments, terminal=True, echo=echo
         )
 
     @property

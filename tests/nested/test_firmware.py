@@ -74,11 +74,33 @@ def an_image_without_an_efi_partition_boots_what_its_grub_cfg_says(host):
     check(re.search(r"kernel_handover +[\d.]+ ms", vm.output), "kernel_handover was not reached")
 
 
-@test(cost=90, needs=("debian-cloud",))
-def the_cloud_image_boots_by_its_own_grub(host):
-    overlay = f"overlay={host.scratch}/cloud-{host.next_number()}.overlay"
-    vm = Vm(host, "--disk", f"{host.path('debian-cloud/disk.raw')},{overlay}", "--memory", "1G",
-            name=f"cloud-{host.next_number()}")  # fmt: skip
-    vm.expect(r"login: ", 300)
-    host.run(host.path("bin/masu"), "stop", vm.name, timeout=120)
-    vm.wait(120)
+@test(cost=60, needs=("debian-xfs",))
+def an_image_on_xfs_without_an_efi_partition_boots_too(host):
+    overlay = f"overlay={host.scratch}/xfs-{host.next_number()}.overlay"
+    vm = Vm(host, "--disk", f"{host.path('debian-xfs/disk.raw')},{overlay}", "--memory", "768M")
+    vm.log_in()
+    check("masu: booting 'Debian GNU/Linux" in vm.output, vm.program.tail())
+    check(" / xfs " in vm.command("cat /proc/mounts"), "the root file system is not xfs")
+    vm.type("poweroff\n")
+    check(vm.wait(120) == 0, vm.program.tail())
+
+
+@test(cost=300, needs=("new-kernel",))
+def a_kernel_installed_inside_the_guest_is_booted_next(host):
+    """dpkg, update-initramfs and update-grub as they are; then a reboot, by the VM's own firmware."""
+    release = host.shell(f"cat {host.path('new-kernel/release')}").strip()
+    overlay = f"overlay={host.scratch}/upgrade-{host.next_number()}.overlay"
+    vm = Vm(host, "--disk", f"{host.path('debian/debian.raw')},{overlay}", "--disk",
+            f"{host.path('new-kernel/disk.raw')},ro", "--memory", "1G")  # fmt: skip
+    vm.log_in()
+    before = vm.command("uname -r").strip()
+    check(before != release, f"the image has kernel {release} already")
+    vm.command("mount -o ro LABEL=new-kernel /mnt")
+    vm.command("export DEBIAN_FRONTEND=noninteractive; dpkg -i /mnt/*.deb >/tmp/dpkg.log 2>&1"
+               " || { tail -n 20 /tmp/dpkg.log; false; }", timeout=900)  # fmt: skip
+    vm.command(f"grep -q vmlinuz-{release} /boot/grub/grub.cfg")
+    vm.type("sync; reboot\n")
+    vm.log_in(timeout=300)
+    check(vm.command("uname -r").strip() == release, "the new kernel was not booted")
+    vm.type("poweroff\n")
+    check(vm.wait(120) == 0, vm.program.tail())

@@ -1,29 +1,14 @@
 """Images: imported once, run by several VMs at a time, never changed, and grown by cloud-init."""
 
-import pathlib
-import subprocess
-import tempfile
-
 from guests import Vm, run_small
 from suite import check, test
+from test_net import make_tap
 
 
 def masu(host, *arguments):
     result = host.run(host.path("bin/masu"), *arguments)
     check(result.status == 0, f"masu {' '.join(arguments)}: {result.errors}")
     return result.output
-
-
-def cidata(user_data):
-    """A disk that cloud-init's NoCloud takes for its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        seed = pathlib.Path(folder) / "seed.img"
-        (pathlib.Path(folder) / "user-data").write_text(user_data)
-        (pathlib.Path(folder) / "meta-data").write_text("instance-id: nested-1\n")
-        seed.write_bytes(bytes(1 << 17))
-        subprocess.run(["mformat", "-i", seed, "-T", "256", "-v", "cidata", "::"], check=True)
-        subprocess.run(["mcopy", "-i", seed, f"{folder}/user-data", f"{folder}/meta-data", "::"], check=True)
-        return seed.read_bytes()
 
 
 @test(cost=40)
@@ -66,27 +51,40 @@ def two_vms_run_one_image_and_leave_it_as_it_was(host):
     masu(host, "image", "rm", name)
 
 
-@test(cost=150, needs=("debian-cloud",))
-def a_cloud_image_grows_to_the_size_asked_for(host):
-    """Booted by the firmware and the image's own GRUB. cloud-init's growpart and resize2fs take a
-    20 GiB disk; the user data is from a cidata disk."""
-    seed = f"{host.scratch}/seed-{host.next_number()}.img"
+@test(cost=200, needs=("debian-cloud",))
+def a_cloud_image_comes_up_as_an_instance(host):
+    """Nothing but the image: the firmware starts its GRUB; cloud-init finds the metadata service by
+    itself, applies name, key and user data, and grows the root file system to the disk asked for."""
+    make_tap(host, "masu2", "172.31.0.1/20")
+    key, data = f"{host.scratch}/cloud.pub", f"{host.scratch}/cloud.yaml"
     host.shell(
-        f"cat >{seed}",
-        data=cidata(
-            "#cloud-config\n"
-            "runcmd:\n"
-            "  - 'echo PARTITION=$(cat /sys/class/block/vda1/size) >/dev/ttyS0'\n"
-            "  - 'echo ROOT=$(df --output=size -k / | tail -n 1) >/dev/ttyS0'\n"
-            "  - 'sfdisk --verify /dev/vda >/dev/ttyS0 2>&1 && echo TABLE=good >/dev/ttyS0'\n"
-            "  - poweroff\n"
-        ),
+        f"echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0me test@host' >{key}\n"
+        f"cat >{data} <<'CONFIG'\n"
+        "#cloud-config\n"
+        "runcmd:\n"
+        "  - 'echo NAME=$(hostname) >/dev/ttyS0'\n"
+        "  - 'echo KEYS=$(cat /home/*/.ssh/authorized_keys) >/dev/ttyS0'\n"
+        "  - 'echo SOURCE=$(cloud-id) >/dev/ttyS0'\n"
+        "  - 'echo PARTITION=$(cat /sys/class/block/vda1/size) >/dev/ttyS0'\n"
+        "  - 'echo ROOT=$(df --output=size -k / | tail -n 1) >/dev/ttyS0'\n"
+        "  - 'sfdisk --verify /dev/vda >/dev/ttyS0 2>&1 && echo TABLE=good >/dev/ttyS0'\n"
+        "  - 'dmesg | grep -q \"efi: EFI.*by Masu\" && echo EFI=ours >/dev/ttyS0'\n"
+        "power_state: {mode: poweroff}\n"
+        "CONFIG"
     )
     image = host.path("debian-cloud/disk.raw")
     before = host.shell(f"sha256sum <{image}")
-    vm = Vm(host, image, "--disk-size", "20G", "--disk", f"{seed},ro", "--memory", "768M", "--rm")
-    check(vm.wait(400) == 0, vm.program.tail(60))
+    vm = Vm(
+        host, image, "--disk-size", "20G", "--memory", "1G", "--rm", "--ssh-key", key, "--user-data", data,
+        "--net", "tap=masu2,address=172.31.0.10/20,gateway=172.31.0.1", name="cloudy",
+    )  # fmt: skip
+    status = vm.wait(600)
+    check(status == 0, f"status {status}:\n{vm.program.tail(60)}")
+    check(vm.value("NAME") == "cloudy", vm.value("NAME"))
+    check("AAAAC3NzaC1lZDI1NTE5AAAAIJ0me" in vm.value("KEYS"), vm.value("KEYS"))
+    check(vm.value("SOURCE") == "aws", vm.value("SOURCE"))
     check(int(vm.value("PARTITION")) * 512 > 19 << 30, f"partition: {vm.value('PARTITION')} sectors")
     check(int(vm.value("ROOT")) > 18 << 20, f"root: {vm.value('ROOT')} KiB")
     check(vm.value("TABLE") == "good", "sfdisk finds faults in the partition table")
+    check(vm.value("EFI") == "ours", "the kernel was not started through UEFI")
     check(host.shell(f"sha256sum <{image}") == before, "the image changed")

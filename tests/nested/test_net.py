@@ -163,34 +163,3 @@ def passt_carries_traffic_without_privileges(host):
         check("passt" not in host.shell("ps -o comm"), "passt outlived its VM")
     finally:
         host.shell("ip route del default; tunctl -d up0 >/dev/null; [ ! -L /usr/bin/passt ] || rm /usr/bin/passt")
-
-
-@test(cost=100, needs=("debian-cloud",))
-def cloud_init_applies_name_key_and_user_data(host):
-    """A stock cloud image finds the metadata service by itself, and does what it is told there."""
-    make_tap(host, "masu2", "172.31.0.1/20")
-    key, data = f"{host.scratch}/cloud.pub", f"{host.scratch}/cloud.yaml"
-    host.shell(
-        f"echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0me test@host' >{key}\n"
-        f"cat >{data} <<'CONFIG'\n"
-        "#cloud-config\n"
-        "runcmd:\n"
-        "  - [sh, -c, 'echo NAME=$(hostname) >/dev/ttyS0']\n"
-        "  - [sh, -c, 'echo KEYS=$(cat /home/*/.ssh/authorized_keys) >/dev/ttyS0']\n"
-        "  - [sh, -c, 'echo SOURCE=$(cloud-id) >/dev/ttyS0']\n"
-        "power_state: {mode: poweroff}\n"
-        "CONFIG"
-    )
-    cloud = host.path("debian-cloud")
-    vm = Vm(
-        host, "--kernel", f"{cloud}/vmlinuz", "--initrd", f"{cloud}/initrd.img",
-        "--append", "root=/dev/vda1 rw quiet systemd.show_status=false", "--memory", "1G",
-        "--disk", f"{cloud}/disk.raw,overlay={host.scratch}/cloud.overlay",
-        "--net", "tap=masu2,address=172.31.0.10/20,gateway=172.31.0.1", "--ssh-key", key,
-        "--user-data", data, name="cloudy",
-    )  # fmt: skip
-    status = vm.wait(400)
-    check(status == 0, f"status {status}:\n{vm.program.tail(60)}")
-    check(vm.value("NAME") == "cloudy", vm.value("NAME"))
-    check("AAAAC3NzaC1lZDI1NTE5AAAAIJ0me" in vm.value("KEYS"), vm.value("KEYS"))
-    check(vm.value("SOURCE") == "aws", vm.value("SOURCE"))
