@@ -51,4 +51,9 @@ inline constexpr std::uint64_t guest_uso6 = 1ULL << 55;
 inline constexpr std::uint64_t host_uso = 1ULL << 56;
 }  // namespace feature
 
+// What VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET may name (5.1.6.5.6).
+inline constexpr std::uint64_t all_guest_offloads =
+    feature::guest_csum | feature::guest_tso4 | feature::guest_tso6 | feature::guest_ecn |
+    feature::guest_ufo | feature::guest_uso4 | feature::guest_uso6;
+
 }  // namespace masu::net

@@ -224,7 +224,12 @@ void VirtioNet::activate(virtio::Activation activation) {
             (i % 2 == 0 ? pairs_[i / 2].rx : pairs_[i / 2].tx) = std::move(queue);
         }
     }
-    backend_.set_receive_offloads(guest_offloads(negotiated_));
+    driver_offloads_ = negotiated_ & all_guest_offloads;
+    if (restored_) {
+        resume_restored();
+        return;
+    }
+    backend_.set_receive_offloads(guest_offloads(driver_offloads_));
     set_active_pairs(1);
 }
 
@@ -280,6 +285,8 @@ void VirtioNet::reset() {
         services_->reset();
     negotiated_ = 0;
     tx_offloads_ = 0;
+    driver_offloads_ = 0;
+    restored_.reset();
     active_pairs_ = 1;
     faulted_ = false;
     backend_.set_active_queues(1);

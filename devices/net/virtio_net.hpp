@@ -68,6 +68,9 @@ class VirtioNet final : public virtio::Device {
     void activate(virtio::Activation activation) override;
     void notify(std::uint16_t index) override;
     void reset() override;
+    // virtio_net_state.cpp
+    [[nodiscard]] Result<virtio::SavedDevice> save() override;
+    [[nodiscard]] Result<> restore(std::span<const std::byte> own) override;
 
   private:
     static constexpr int chains_per_turn = 256;  // then other descriptors of the loop get theirs
@@ -143,6 +146,13 @@ class VirtioNet final : public virtio::Device {
     [[nodiscard]] bool control(const virtio::Chain& chain);
     void set_active_pairs(unsigned count);
 
+    // virtio_net_state.cpp
+    struct Restored {
+        std::uint64_t guest_offloads = 0;
+        unsigned active_pairs = 1;
+    };
+    void resume_restored();
+
     const std::string id_;
     Backend& backend_;
     FrameFilter& filter_;
@@ -156,11 +166,13 @@ class VirtioNet final : public virtio::Device {
     RateLimiter tx_limiter_;
     std::vector<std::uint16_t> queue_sizes_;
     bool link_up_ = true;
+    std::optional<Restored> restored_;  // from restore() to activate()
 
     // From activate() to reset().
     virtio::Driver* driver_ = nullptr;
     std::uint64_t negotiated_ = 0;
     Offloads tx_offloads_ = 0;
+    std::uint64_t driver_offloads_ = 0;  // feature bits of what frames for it may be
     bool mergeable_ = false;
     bool faulted_ = false;
     unsigned active_pairs_ = 1;

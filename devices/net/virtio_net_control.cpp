@@ -79,12 +79,10 @@ bool VirtioNet::control(const virtio::Chain& chain) {
     if (command.command_class == class_guest_offloads && command.command == guest_offloads_set) {
         const auto bits = argument<std::uint64_t>(chain);
         // 5.1.6.5.6.2: none that were not negotiated.
-        constexpr auto all = feature::guest_csum | feature::guest_tso4 | feature::guest_tso6 |
-                             feature::guest_ecn | feature::guest_ufo | feature::guest_uso4 |
-                             feature::guest_uso6;
         if ((negotiated_ & feature::ctrl_guest_offloads) == 0 || !bits ||
-            (*bits & ~(negotiated_ & all)) != 0)
+            (*bits & ~(negotiated_ & all_guest_offloads)) != 0)
             return false;
+        driver_offloads_ = *bits;
         backend_.set_receive_offloads(guest_offloads(*bits));
         return true;
     }

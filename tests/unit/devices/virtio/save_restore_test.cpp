@@ -6,10 +6,12 @@
 
 #include "base/bytes.hpp"
 #include "devices/block/virtio_block.hpp"
+#include "devices/net/virtio_net.hpp"
 #include "devices/virtio/mmio_transport.hpp"
 #include "devices/virtio/pci_transport.hpp"
 #include "devices/virtio/rng.hpp"
 #include "tests/unit/devices/block/memory_disk.hpp"
+#include "tests/unit/devices/net/fake_network.hpp"
 #include "tests/unit/devices/pci/fake_pci.hpp"
 #include "tests/unit/devices/virtio/fake_driver.hpp"
 
@@ -32,6 +34,8 @@ struct World {
     Metrics metrics;
     StillClock clock;
     Log log;
+    net::fake::FakeFilter filter;
+    std::vector<std::unique_ptr<net::fake::FakeBackend>> backends;  // of each interface made
     void settle(int turns = 8) {
         for (int i = 0; i < turns; ++i)
             loop->run_once(0);
@@ -72,6 +76,24 @@ struct BlockKind {
             .append_writable(1)
             .build();
     }
+};
+
+// Its queue 0 is for frames to the guest, of which more are waiting than anyone asks for.
+struct NetKind {
+    static std::unique_ptr<Device> make(World& world) {
+        auto& backend = *world.backends.emplace_back(std::make_unique<net::fake::FakeBackend>());
+        for (int i = 0; i < 16; ++i)
+            backend.put(net::fake::udp_frame(32));
+        return std::move(*net::VirtioNet::create("net", backend, world.filter, nullptr,
+                                                 {.mac = net::fake::guest_mac,
+                                                  .mtu = {},
+                                                  .queue_pairs = 1,
+                                                  .rx_limits = two_requests(),
+                                                  .tx_limits = {}},
+                                                 *world.loop, world.log, world.metrics,
+                                                 world.clock));
+    }
+    static void request(fake::Ring& ring, unsigned) { ring.chain().append_writable(256).build(); }
 };
 
 class Mmio {
@@ -165,7 +187,7 @@ struct Pair {
 
 TEST_CASE_TEMPLATE("saved, restored and saved again, a device gives the same bytes", P,
                    Pair<RngKind, Mmio>, Pair<RngKind, Pci>, Pair<BlockKind, Mmio>,
-                   Pair<BlockKind, Pci>) {
+                   Pair<BlockKind, Pci>, Pair<NetKind, Mmio>, Pair<NetKind, Pci>) {
     // Before the driver came, just after it, with requests under way, and with one that waits.
     for (int stage = 0; stage < 5; ++stage) {
         World world;
@@ -192,7 +214,7 @@ TEST_CASE_TEMPLATE("saved, restored and saved again, a device gives the same byt
 
 TEST_CASE_TEMPLATE("a device restored in the middle of its work does each request once", P,
                    Pair<RngKind, Mmio>, Pair<RngKind, Pci>, Pair<BlockKind, Mmio>,
-                   Pair<BlockKind, Pci>) {
+                   Pair<BlockKind, Pci>, Pair<NetKind, Mmio>, Pair<NetKind, Pci>) {
     for (const int turns : {0, 1, 2, 3, 16})
         for (const bool original_goes_on : {false, true}) {
             World world;
@@ -230,7 +252,7 @@ TEST_CASE_TEMPLATE("a device restored in the middle of its work does each reques
 }
 
 TEST_CASE_TEMPLATE("a state that does not fit is refused and changes nothing", P,
-                   Pair<RngKind, Mmio>, Pair<BlockKind, Pci>) {
+                   Pair<RngKind, Mmio>, Pair<BlockKind, Pci>, Pair<NetKind, Pci>) {
     World world;
     fake::Ring ring(world.memory, 16, features);
     Side<typename P::Kind, typename P::Transport> original(world);
