@@ -79,7 +79,7 @@ class NestedImage:
         (root / "init").chmod(0o755)
         (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:\n")
         (root / "etc/group").write_text("root:x:0:\n")
-        (root / "etc/mke2fs.conf").write_text("[defaults]\nblocksize = 4096\ninode_size = 256\n")
+        copy("/etc/mke2fs.conf", root / "etc/mke2fs.conf")
         shutil.copytree(f"{kernel_directory}/modules", root / "modules")
         for tool in TOOLS:
             if os.path.exists(tool):
