@@ -73,7 +73,8 @@ def a_cloud_image_comes_up_as_an_instance(host):
         "CONFIG"
     )
     image = host.path("debian-cloud/disk.raw")
-    before = host.shell(f"sha256sum <{image}")
+    state = f"stat -c '%s %b %Y %Z' {image}"  # any write would show; reading it all takes minutes
+    before = host.shell(state)
     vm = Vm(
         host, image, "--disk-size", "20G", "--memory", "1G", "--rm", "--ssh-key", key, "--user-data", data,
         "--net", "tap=masu2,address=172.31.0.10/20,gateway=172.31.0.1", name="cloudy",
@@ -87,4 +88,4 @@ def a_cloud_image_comes_up_as_an_instance(host):
     check(int(vm.value("ROOT")) > 18 << 20, f"root: {vm.value('ROOT')} KiB")
     check(vm.value("TABLE") == "good", "sfdisk finds faults in the partition table")
     check(vm.value("EFI") == "ours", "the kernel was not started through UEFI")
-    check(host.shell(f"sha256sum <{image}") == before, "the image changed")
+    check(host.shell(state) == before, "the image changed")
