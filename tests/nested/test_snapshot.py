@@ -35,6 +35,7 @@ done
 
 # Answers once a line comes in; what was random before the snapshot is the same in all clones.
 ASK = """
+echo LISTENING
 while true; do
   read -r line
   echo "ANSWER $line random=$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n') end"
@@ -104,6 +105,7 @@ def clones_answer_and_differ(host):
     check(vm.wait(30) == 0, vm.program.tail())
     snapshot = f"ask-{host.next_number()}"
     first = host.start(host.path("bin/masu"), "console", vm.name, terminal=True)
+    first.expect("LISTENING", 90)  # what is typed before init reads may be flushed
     first.write("warm\n")
     first.expect(r"ANSWER warm random=(\w+) end", 90)
     masu(host, "snapshot", "create", vm.name, snapshot, "--keep-paused")
