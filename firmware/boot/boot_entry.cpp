@@ -20,7 +20,7 @@ bool opens(std::span<const BootDevice> devices, const BootFile& file) {
 }  // namespace
 
 void describe(Message& to, const BootDevice& device) noexcept {
-    to.put("disk ").put(device.disk);
+    to.put("disk ").put(device.disk + 1U);
     if (device.partition != 0)
         to.put(" partition ").put(device.partition);
     to.put(" (").put(device.fs->type()).put(")");

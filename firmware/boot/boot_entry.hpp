@@ -23,7 +23,7 @@ struct BootDevice {
     bool preferred = false;  // an active MBR partition, or a GPT type or flag that says "boot"
 };
 
-// "disk 0 partition 2 (ext4)", for messages.
+// "disk 1 partition 2 (ext4)", for messages: people count disks from 1, as --boot-device does.
 void describe(Message& to, const BootDevice& device) noexcept;
 
 // A file on one of the devices, by an absolute path.

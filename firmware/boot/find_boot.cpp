@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace masu::firmware {
 
@@ -52,6 +53,20 @@ void explain(BootFailure& failure, std::span<const BootDevice> devices, const Bo
         failure.put(": ").put_visible(entry.problem_detail);
 }
 
+// A file that is simply not there says nothing; damage on the way to it does.
+bool is_absent(const Error& error) {
+    return error.code == ErrorCode::NotFound || error.code == ErrorCode::NotDirectory;
+}
+
+// Why a place on a device cannot be looked at.
+void explain(BootFailure& failure, const BootDevice& device, std::string_view path,
+             const Error& error) {
+    Message where;
+    describe(where, device);
+    failure.put(failure.empty() ? "" : "; ").put(path).put(" on ").put(where.view());
+    failure.put(" cannot be opened: ").put(error.reason);
+}
+
 bool is_data(const Partition& partition) {
     // What holds no file system: BIOS boot, swap, LVM and RAID members.
     constexpr std::array silent{
@@ -67,7 +82,7 @@ void add_note(DiskScan& scan, std::uint32_t disk, std::uint32_t partition, const
         return;
     auto& message = scan.note_list[scan.note_count++];
     message = {};
-    message.put("disk ").put(disk);
+    message.put("disk ").put(disk + 1U);
     if (partition != 0)
         message.put(" partition ").put(partition);
     message.put(": ").put(what);
@@ -127,6 +142,8 @@ std::expected<BootMenu, BootFailure> find_boot(std::span<const BootDevice> devic
                                                std::optional<std::uint32_t> only_disk,
                                                Arena& arena) noexcept {
     BootFailure failure;
+    devices = devices.first(std::min(devices.size(), max_devices));
+    std::array<bool, max_devices> damaged{};  // said of a device once, not for each place
     std::uint32_t last_disk = 0;
     for (const auto& device : devices)
         last_disk = std::max(last_disk, device.disk);
@@ -140,8 +157,13 @@ std::expected<BootMenu, BootFailure> find_boot(std::span<const BootDevice> devic
                     if (devices[i].disk != disk || devices[i].preferred != preferred)
                         continue;
                     for (const auto& place : places) {
-                        if (place.kind != kind || !devices[i].fs->open(place.path))
+                        if (place.kind != kind)
                             continue;
+                        if (const auto file = devices[i].fs->open(place.path); !file) {
+                            if (!is_absent(file.error()) && !std::exchange(damaged[i], true))
+                                explain(failure, devices[i], place.path, file.error());
+                            continue;
+                        }
                         const auto menu = read_config(kind, devices, {i, place.path}, arena);
                         if (menu && menu->entries[menu->chosen].problem == nullptr)
                             return *menu;

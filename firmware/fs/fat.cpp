@@ -173,15 +173,24 @@ Result<std::uint32_t> FatFileSystem::cluster_at(std::uint32_t first, std::uint32
         chain_first_ = first;
         chain_index_ = 0;
         chain_cluster_ = first;
+        chain_mark_ = first;
+        chain_lap_ = 1;
     }
     while (chain_index_ < index) {
         const auto next = next_cluster(chain_cluster_);
-        if (!next || *next == 0) {
+        if (!next || *next == 0 || *next == chain_mark_) {
             chain_cluster_ = 0;
-            return next ? fail(ErrorCode::Corrupt, "a FAT chain ends too early", first) : next;
+            if (!next)
+                return next;
+            return fail(ErrorCode::Corrupt,
+                        *next == 0 ? "a FAT chain ends too early" : "a FAT chain loops", first);
         }
         chain_cluster_ = *next;
-        ++chain_index_;
+        // Brent's way to see a loop: a mark that moves up after 1, 2, 4, 8... steps and more.
+        if (++chain_index_ >= chain_lap_) {
+            chain_mark_ = chain_cluster_;
+            chain_lap_ = 2 * chain_index_;
+        }
     }
     return chain_cluster_;
 }

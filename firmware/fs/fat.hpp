@@ -75,6 +75,8 @@ class FatFileSystem final : public FileSystem {
     std::uint32_t chain_first_ = 0;
     std::uint32_t chain_index_ = 0;
     std::uint32_t chain_cluster_ = 0;
+    std::uint32_t chain_mark_ = 0;  // a cluster that must not come again
+    std::uint32_t chain_lap_ = 0;   // the index at which the mark moves up
 };
 
 }  // namespace masu::firmware

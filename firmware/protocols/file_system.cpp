@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "firmware/fs/file_system.hpp"
+#include "firmware/platform/say.hpp"
 #include "firmware/protocols/disks.hpp"
 #include "firmware/protocols/file_names.hpp"
 #include "firmware/services/handles.hpp"
@@ -19,6 +20,7 @@ struct Mount {
     efi::SimpleFileSystem protocol{};  // first
     PartitionReader* reader = nullptr;
     FileSystem* files = nullptr;
+    unsigned complaints = 0;
 };
 
 struct OpenFile {
@@ -49,6 +51,17 @@ Status to_status(const Error& error) noexcept {
         default:
             return Status::VolumeCorrupted;
     }
+}
+
+constexpr unsigned max_complaints = 4;  // of one file system: loaders try again and again
+
+// The caller gets a number; damage is told to the person at the console too.
+Status failed(Mount& mount, const Error& error) noexcept {
+    const auto status = to_status(error);
+    if ((status == Status::VolumeCorrupted || status == Status::DeviceError) &&
+        mount.complaints++ < max_complaints)
+        say("a FAT file system cannot be read: ", std::string_view(error.reason));
+    return status;
 }
 
 Status open_path(Mount& mount, std::string_view path, File** to) noexcept;
@@ -133,14 +146,14 @@ Status read_directory(OpenFile& file, std::uint64_t* size, void* to) noexcept {
     auto& files = *file.mount->files;
     const auto more = files.next(file.node, cursor, entry);
     if (!more)
-        return to_status(more.error());
+        return failed(*file.mount, more.error());
     if (!*more) {
         *size = 0;
         return Status::Success;
     }
     const auto info = files.stat(entry.node);
     if (!info)
-        return to_status(info.error());
+        return failed(*file.mount, info.error());
     const auto status = write_info(*info, entry.name(), files.block_size(), size, to);
     if (status == Status::Success)
         file.position = cursor;
@@ -159,7 +172,7 @@ Status EFIAPI file_read(File* self, std::uint64_t* size, void* to) {
     const auto got = file.mount->files->read(
         file.node, file.position, {static_cast<std::byte*>(to), static_cast<std::size_t>(wanted)});
     if (!got)
-        return to_status(got.error());
+        return failed(*file.mount, got.error());
     file.position += *got;
     *size = *got;
     return Status::Success;
@@ -249,10 +262,10 @@ Status EFIAPI file_flush(File*) {
 Status open_path(Mount& mount, std::string_view path, File** to) noexcept {
     auto node = mount.files->open(path.empty() ? std::string_view("/") : path);
     if (!node)
-        return to_status(node.error());
+        return failed(mount, node.error());
     const auto info = mount.files->stat(*node);
     if (!info)
-        return to_status(info.error());
+        return failed(mount, info.error());
     auto* file = make<OpenFile>();
     if (file == nullptr)
         return Status::OutOfResources;

@@ -1,134 +1,10 @@
 // The firmware and the EFI test application (guest/efi_test), in whole machines.
 #include <doctest/doctest.h>
 
-#include <unistd.h>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <string>
-
-#include "firmware/boot_info.hpp"
-#include "vmm/machine.hpp"
+#include "tests/kvm/firmware_machine.hpp"
 
 using namespace masu;
-
-namespace {
-
-// A file that may be written to, gone at the end; a copy of `from` unless that is empty.
-class DiskFile {
-  public:
-    explicit DiskFile(const std::string& from, std::size_t size = 0) {
-        const Fd fd(::mkstemp(path_.data()));
-        REQUIRE(fd);
-        if (!from.empty())
-            std::filesystem::copy_file(from, path_,
-                                       std::filesystem::copy_options::overwrite_existing);
-        else
-            std::filesystem::resize_file(path_, size);
-    }
-    ~DiskFile() { ::unlink(path_.c_str()); }
-    DiskFile(const DiskFile&) = delete;
-    DiskFile& operator=(const DiskFile&) = delete;
-    [[nodiscard]] const std::string& path() const { return path_; }
-    void overwrite(std::string_view what, std::string_view with) const {
-        std::ifstream in(path_, std::ios::binary);
-        std::string all((std::istreambuf_iterator<char>(in)), {});
-        const auto at = all.find(what);
-        REQUIRE(at != std::string::npos);
-        all.replace(at, with.size(), with);
-        std::ofstream(path_, std::ios::binary) << all;
-    }
-
-  private:
-    std::string path_ = "/tmp/masu-firmware-test-XXXXXX";
-};
-
-struct Ended {
-    std::string console;
-    std::optional<StopEvent> stop;
-    bool entry = false, loader = false, handover = false;
-};
-
-struct Input {
-    std::vector<std::string> disks;
-    std::string load_options;
-    std::uint64_t memory_mib = 64;
-    bool boot_menu = false;
-    unsigned boot_device = 0;
-    std::string wait_for;  // once this is on the console,
-    std::string type;      // this is typed
-};
-
-VmConfig config_of(const Input& input) {
-    VmConfig config;
-    config.machine.mem_size_mib = input.memory_mib;
-    BootSource source;
-    source.firmware = true;
-    source.boot_menu = input.boot_menu;
-    source.boot_device = input.boot_device;
-    if (!input.load_options.empty())
-        source.boot_args = input.load_options;
-    config.boot_source = source;
-    for (const auto& path : input.disks) {
-        DriveConfig drive;
-        drive.drive_id = "disk" + std::to_string(config.drives.size());
-        drive.path_on_host = path;
-        config.drives.push_back(drive);
-    }
-    config.entropy = EntropyConfig{};
-    return config;
-}
-
-Ended run_guest(const Input& input) {
-    auto loop = std::move(*EventLoop::create());
-    const SystemClock clock;
-    Metrics metrics;
-    BootTimer timer(clock, clock.now());
-    Network network(0);
-    Ended result;
-    Machine* machine = nullptr;
-    std::string to_type = input.type;
-    auto made = Machine::create(
-        config_of(input),
-        {.loop = *loop,
-         .log = Log::to_stderr(LogLevel::Warn),
-         .metrics = metrics,
-         .boot_timer = timer,
-         .network = network,
-         .console_output =
-             [&](std::span<const std::byte> bytes) {
-                 for (const auto byte : bytes)
-                     result.console += static_cast<char>(byte);
-                 if (!to_type.empty() && result.console.find(input.wait_for) != std::string::npos) {
-                     (void)machine->console_input(std::as_bytes(std::span(to_type)));
-                     to_type.clear();
-                 }
-             },
-         .stopped =
-             [&](StopEvent event) {
-                 result.stop = std::move(event);
-                 loop->stop();
-             }});
-    const std::string error = made ? "" : made.error().message;
-    CAPTURE(error);
-    REQUIRE(made);
-    machine = made->get();
-    auto patience = loop->timer([&] { loop->stop(); });
-    REQUIRE(patience);
-    patience->arm(180'000'000'000);
-    REQUIRE((*made)->start());
-    loop->run();
-    result.entry = timer.since_start(Milestone::FirmwareEntry).has_value();
-    result.loader = timer.since_start(Milestone::LoaderStarted).has_value();
-    result.handover = timer.since_start(Milestone::KernelHandover).has_value();
-    return result;
-}
-
-bool says(const Ended& ended, std::string_view text) {
-    return ended.console.find(text) != std::string::npos;
-}
-
-}  // namespace
+using namespace masu::test;
 
 TEST_CASE("the firmware says in one line why it finds nothing to boot, and the machine ends") {
     const DiskFile empty("", 1 << 20);
@@ -138,7 +14,7 @@ TEST_CASE("the firmware says in one line why it finds nothing to boot, and the m
     CHECK(ended.stop->kind == StopKind::Error);
     CHECK(ended.entry);
     CHECK_FALSE(ended.loader);
-    CHECK(says(ended, "masu: nothing more to try"));
+    CHECK(ended.says("masu: nothing more to try"));
 }
 
 #ifdef MASU_EFI_TEST_DISK
@@ -153,7 +29,7 @@ TEST_CASE("every service does as UEFI says, before and after ExitBootServices") 
         CHECK(ended.stop->kind == StopKind::PowerOff);
         CHECK(ended.loader);
         CHECK(ended.handover);
-        CHECK(says(ended, " checks, 0 failed"));
+        CHECK(ended.says(" checks, 0 failed"));
     }
 }
 
@@ -163,8 +39,8 @@ TEST_CASE("a loader that returns is followed by the next disk's") {
     const auto ended =
         run_guest({.disks = {first.path(), second.path()}, .load_options = "return"});
     CAPTURE(ended.console);
-    CHECK(says(ended, "the boot loader of disk 1 ended with status 0x8000000000000003"));
-    CHECK(says(ended, "the boot loader of disk 2 ended with status 0x8000000000000003"));
+    CHECK(ended.says("the boot loader of disk 1 ended with status 0x8000000000000003"));
+    CHECK(ended.says("the boot loader of disk 2 ended with status 0x8000000000000003"));
     REQUIRE(ended.stop);
     CHECK(ended.stop->kind == StopKind::Error);
 }
@@ -174,11 +50,11 @@ TEST_CASE("only the disk that was asked for is booted") {
     const DiskFile second(MASU_EFI_TEST_DISK);
     const Input input{
         .disks = {empty.path(), second.path()}, .load_options = "return", .boot_device = 2};
-    CHECK(says(run_guest(input), "the boot loader of disk 2 ended"));
+    CHECK(run_guest(input).says("the boot loader of disk 2 ended"));
     auto other = input;
     other.boot_device = 1;
     const auto ended = run_guest(other);
-    CHECK_FALSE(says(ended, "the boot loader of disk"));
+    CHECK_FALSE(ended.says("the boot loader of disk"));
     REQUIRE(ended.stop);
 }
 
@@ -191,7 +67,7 @@ TEST_CASE("the menu opens on a key and starts what is chosen") {
                                   .wait_for = "press any key",
                                   .type = " 2"});
     CAPTURE(ended.console);
-    CHECK(says(ended, "2  disk 2, partition 1: \\EFI\\BOOT\\BOOTX64.EFI"));
+    CHECK(ended.says("2  disk 2, partition 1: \\EFI\\BOOT\\BOOTX64.EFI"));
     const auto second_at = ended.console.find("the boot loader of disk 2 ended");
     const auto first_at = ended.console.find("the boot loader of disk 1 ended");
     REQUIRE(second_at != std::string::npos);
@@ -207,8 +83,8 @@ TEST_CASE("a loader that resets, and one that crashes") {
     CAPTURE(crash.console);
     REQUIRE(crash.stop);
     CHECK(crash.stop->kind == StopKind::Error);
-    CHECK(says(crash, "masu: exception 6"));
-    CHECK(says(crash, "in a boot loader"));
+    CHECK(crash.says("masu: exception 6"));
+    CHECK(crash.says("in a boot loader"));
 }
 
 TEST_CASE("a damaged loader and a damaged partition table are named") {
@@ -216,7 +92,7 @@ TEST_CASE("a damaged loader and a damaged partition table are named") {
     loader.overwrite(std::string_view("PE\0\0", 4), "XX");
     const auto ended = run_guest({.disks = {loader.path()}});
     CAPTURE(ended.console);
-    CHECK(says(ended, "masu: not a boot loader: it has no PE header"));
+    CHECK(ended.says("masu: not a boot loader: it has no PE header"));
     REQUIRE(ended.stop);
     CHECK(ended.stop->kind == StopKind::Error);
     const DiskFile table(MASU_EFI_TEST_DISK);
@@ -224,7 +100,7 @@ TEST_CASE("a damaged loader and a damaged partition table are named") {
     table.overwrite("EFI PART", "EFI DIRT");
     const auto unsound = run_guest({.disks = {table.path()}});
     CAPTURE(unsound.console);
-    CHECK(says(unsound, "masu: disk 1: the partition table is unusable"));
+    CHECK(unsound.says("masu: disk 1: the partition table is unusable"));
     CHECK(unsound.stop);
 }
 

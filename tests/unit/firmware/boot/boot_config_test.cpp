@@ -160,11 +160,11 @@ TEST_CASE("find_boot: BLS before grub.cfg before extlinux, disk by disk, past wh
           "1g");
     const auto nothing = found({{.fs = &empty, .disk = 0, .partition = 3}});
     CHECK(nothing.find("/boot/grub/grub.cfg") != std::string::npos);
-    CHECK(nothing.find("disk 0 partition 3") != std::string::npos);
+    CHECK(nothing.find("disk 1 partition 3") != std::string::npos);
     FakeFileSystem stale(Files{{"boot/grub/grub.cfg", "menuentry g { linux /gone; }\n"}});
     const auto why = found({{.fs = &stale, .disk = 2, .partition = 1}});
     CHECK(why ==
-          "/boot/grub/grub.cfg on disk 2 partition 1 (fake): entry \"g\": the kernel cannot "
+          "/boot/grub/grub.cfg on disk 3 partition 1 (fake): entry \"g\": the kernel cannot "
           "be opened: /gone");
     CHECK(found({}).find("no file system") != std::string::npos);
 }
