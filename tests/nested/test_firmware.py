@@ -97,10 +97,10 @@ def a_kernel_installed_inside_the_guest_is_booted_next(host):
     check(before != release, f"the image has kernel {release} already")
     vm.command("mount -o ro LABEL=new-kernel /mnt")
     vm.command("export DEBIAN_FRONTEND=noninteractive; dpkg -i /mnt/*.deb >/tmp/dpkg.log 2>&1"
-               " || { tail -n 20 /tmp/dpkg.log; false; }", timeout=900)  # fmt: skip
+               " || { tail -n 20 /tmp/dpkg.log; false; }", timeout=2400)  # fmt: skip
     vm.command(f"grep -q vmlinuz-{release} /boot/grub/grub.cfg")
     vm.type("sync; reboot\n")
-    vm.log_in(timeout=300)
+    vm.log_in(timeout=900)
     check(vm.command("uname -r").strip() == release, "the new kernel was not booted")
     vm.type("poweroff\n")
     check(vm.wait(120) == 0, vm.program.tail())

@@ -79,7 +79,7 @@ def a_cloud_image_comes_up_as_an_instance(host):
         host, image, "--disk-size", "20G", "--memory", "1G", "--rm", "--ssh-key", key, "--user-data", data,
         "--net", "tap=masu2,address=172.31.0.10/20,gateway=172.31.0.1", name="cloudy",
     )  # fmt: skip
-    status = vm.wait(600)
+    status = vm.wait(1500)
     check(status == 0, f"status {status}:\n{vm.program.tail(60)}")
     check(vm.value("NAME") == "cloudy", vm.value("NAME"))
     check("AAAAC3NzaC1lZDI1NTE5AAAAIJ0me" in vm.value("KEYS"), vm.value("KEYS"))
