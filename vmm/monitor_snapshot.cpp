@@ -13,6 +13,10 @@ namespace masu {
 Result<VmmReply> Monitor::carry_out(const action::CreateSnapshot& action) {
     if (state_ != VmState::Paused)
         return fail("the VM runs; pause it first: PATCH /vm {{\"state\": \"Paused\"}}");
+    if (!vm_.network_interfaces.empty())
+        return fail(
+            "the VM has a network interface, whose connections a snapshot does not hold yet; save "
+            "one that was started with `masu run --net none`");
     auto state = TRY(machine_->save());
     api::JsonWriter json;
     api::write(json, FullConfig{.vm = vm_});
