@@ -19,10 +19,14 @@ bool opens(std::span<const BootDevice> devices, const BootFile& file) {
 
 }  // namespace
 
+void describe(Message& to, std::uint32_t disk, std::uint32_t partition) noexcept {
+    to.put("disk ").put(disk + 1U);
+    if (partition != 0)
+        to.put(" partition ").put(partition);
+}
+
 void describe(Message& to, const BootDevice& device) noexcept {
-    to.put("disk ").put(device.disk + 1U);
-    if (device.partition != 0)
-        to.put(" partition ").put(device.partition);
+    describe(to, device.disk, device.partition);
     to.put(" (").put(device.fs->type()).put(")");
 }
 

@@ -23,7 +23,10 @@ struct BootDevice {
     bool preferred = false;  // an active MBR partition, or a GPT type or flag that says "boot"
 };
 
-// "disk 1 partition 2 (ext4)", for messages: people count disks from 1, as --boot-device does.
+// "disk 1 partition 2", for messages: people count disks from 1, as --boot-device does, and `disk`
+// is the machine's number, from 0.
+void describe(Message& to, std::uint32_t disk, std::uint32_t partition) noexcept;
+// The same, and what is there: "disk 1 partition 2 (ext4)".
 void describe(Message& to, const BootDevice& device) noexcept;
 
 // A file on one of the devices, by an absolute path.

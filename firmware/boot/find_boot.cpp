@@ -42,12 +42,17 @@ BootResult read_config(ConfigKind kind, std::span<const BootDevice> devices, con
     return read_extlinux_config(devices, config, arena);
 }
 
+// Reasons follow each other in one line.
+BootFailure& next_reason(BootFailure& failure) {
+    return failure.put(failure.empty() ? "" : "; ");
+}
+
 // Why a menu's default cannot be booted.
 void explain(BootFailure& failure, std::span<const BootDevice> devices, const BootMenu& menu) {
     const auto& entry = menu.entries[menu.chosen];
     Message where;
     describe(where, devices[menu.config.device]);
-    failure.put_visible(menu.config.path).put(" on ").put(where.view());
+    next_reason(failure).put_visible(menu.config.path).put(" on ").put(where.view());
     failure.put(": entry \"").put_visible(entry.title).put("\": ").put(entry.problem);
     if (!entry.problem_detail.empty())
         failure.put(": ").put_visible(entry.problem_detail);
@@ -63,9 +68,45 @@ void explain(BootFailure& failure, const BootDevice& device, std::string_view pa
              const Error& error) {
     Message where;
     describe(where, device);
-    failure.put(failure.empty() ? "" : "; ").put(path).put(" on ").put(where.view());
+    next_reason(failure).put(path).put(" on ").put(where.view());
     failure.put(" cannot be opened: ").put(error.reason);
 }
+
+// The menu of the first place of `kind` on a device whose chosen entry can be booted; what stops
+// the others is added to `failure`.
+class Search {
+  public:
+    Search(std::span<const BootDevice> devices, Arena& arena, BootFailure& failure)
+        : devices_(devices), arena_(arena), failure_(failure) {}
+
+    std::optional<BootMenu> look(ConfigKind kind, std::size_t device) {
+        for (const auto& place : places) {
+            if (place.kind != kind || !is_there(device, place.path))
+                continue;
+            const auto menu = read_config(kind, devices_, {device, place.path}, arena_);
+            if (menu && menu->entries[menu->chosen].problem == nullptr)
+                return *menu;
+            if (menu)
+                explain(failure_, devices_, *menu);
+            else
+                next_reason(failure_).put(menu.error().view());
+        }
+        return std::nullopt;
+    }
+
+  private:
+    bool is_there(std::size_t device, std::string_view path) {
+        const auto file = devices_[device].fs->open(path);
+        if (!file && !is_absent(file.error()) && !std::exchange(damaged_[device], true))
+            explain(failure_, devices_[device], path, file.error());
+        return file.has_value();
+    }
+
+    std::span<const BootDevice> devices_;
+    Arena& arena_;
+    BootFailure& failure_;
+    std::array<bool, max_devices> damaged_{};  // said of a device once, not for each place
+};
 
 bool is_data(const Partition& partition) {
     // What holds no file system: BIOS boot, swap, LVM and RAID members.
@@ -82,9 +123,7 @@ void add_note(DiskScan& scan, std::uint32_t disk, std::uint32_t partition, const
         return;
     auto& message = scan.note_list[scan.note_count++];
     message = {};
-    message.put("disk ").put(disk + 1U);
-    if (partition != 0)
-        message.put(" partition ").put(partition);
+    describe(message, disk, partition);
     message.put(": ").put(what);
 }
 
@@ -143,11 +182,11 @@ std::expected<BootMenu, BootFailure> find_boot(std::span<const BootDevice> devic
                                                Arena& arena) noexcept {
     BootFailure failure;
     devices = devices.first(std::min(devices.size(), max_devices));
-    std::array<bool, max_devices> damaged{};  // said of a device once, not for each place
+    Search search(devices, arena, failure);
     std::uint32_t last_disk = 0;
     for (const auto& device : devices)
         last_disk = std::max(last_disk, device.disk);
-    // (disk, kind, preferred or not, device, place), each over all of the next.
+    // (disk, kind, preferred or not, device), each over all of the next.
     for (std::uint32_t disk = 0; disk <= last_disk; ++disk) {
         if (only_disk && *only_disk != disk)
             continue;
@@ -156,24 +195,8 @@ std::expected<BootMenu, BootFailure> find_boot(std::span<const BootDevice> devic
                 for (std::size_t i = 0; i < devices.size(); ++i) {
                     if (devices[i].disk != disk || devices[i].preferred != preferred)
                         continue;
-                    for (const auto& place : places) {
-                        if (place.kind != kind)
-                            continue;
-                        if (const auto file = devices[i].fs->open(place.path); !file) {
-                            if (!is_absent(file.error()) && !std::exchange(damaged[i], true))
-                                explain(failure, devices[i], place.path, file.error());
-                            continue;
-                        }
-                        const auto menu = read_config(kind, devices, {i, place.path}, arena);
-                        if (menu && menu->entries[menu->chosen].problem == nullptr)
-                            return *menu;
-                        if (!failure.empty())
-                            failure.put("; ");
-                        if (menu)
-                            explain(failure, devices, *menu);
-                        else
-                            failure.put(menu.error().view());
-                    }
+                    if (const auto menu = search.look(kind, i))
+                        return *menu;
                 }
     }
     if (!failure.empty())

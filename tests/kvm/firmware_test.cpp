@@ -64,8 +64,7 @@ TEST_CASE("the menu opens on a key and starts what is chosen") {
     const auto ended = run_guest({.disks = {first.path(), second.path()},
                                   .load_options = "return",
                                   .boot_menu = true,
-                                  .wait_for = "press any key",
-                                  .type = " 2"});
+                                  .typing = {.wait_for = "press any key", .type = " 2"}});
     CAPTURE(ended.console);
     CHECK(ended.says("2  disk 2, partition 1: \\EFI\\BOOT\\BOOTX64.EFI"));
     const auto second_at = ended.console.find("the boot loader of disk 2 ended");

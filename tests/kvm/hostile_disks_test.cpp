@@ -10,30 +10,21 @@
 #include <fstream>
 #include <random>
 
-#include "firmware/bytes.hpp"
-#include "firmware/crc32.hpp"
 #include "tests/kvm/firmware_machine.hpp"
+#include "tests/unit/firmware/fs/memory_reader.hpp"
+#include "tests/unit/firmware/fs/real_tree.hpp"
 
 using namespace masu;
 using namespace masu::test;
+using masu::firmware::test::MemoryReader;
+using masu::firmware::test::run;
 
 namespace {
 
-template <class T>
-T load(const std::vector<std::byte>& from, std::size_t at) {
-    return firmware::load_le<T>(from, at);
-}
-
-template <class T>
-void store(std::vector<std::byte>& to, std::size_t at, T value) {
-    REQUIRE(at + sizeof value <= to.size());
-    std::memcpy(to.data() + at, &value, sizeof value);
-}
-
-Ended run_disk(std::span<const std::byte> bytes) {
-    const DiskFile disk("", 512);
-    disk.write(bytes);
-    return run_guest({.disks = {disk.path()}, .load_options = "return"});
+Ended run_disk(MemoryReader disk) {
+    const DiskFile file("", 512);
+    file.write(disk.bytes());
+    return run_guest({.disks = {file.path()}, .load_options = "return"});
 }
 
 // It looked, found nothing that works, and told why.
@@ -51,32 +42,30 @@ void check_refused(const Ended& ended, std::string_view reason) {
 struct GptEntry {
     std::uint64_t first, last;
 };
-std::vector<std::byte> make_gpt(std::span<const GptEntry> entries) {
-    std::vector<std::byte> disk(4 * MiB);
-    store<std::uint8_t>(disk, 446 + 4, 0xee);
-    store<std::uint32_t>(disk, 446 + 8, 1);
-    store<std::uint32_t>(disk, 446 + 12, 8191);
-    store<std::uint16_t>(disk, 510, 0xaa55);
+MemoryReader make_gpt(std::span<const GptEntry> entries) {
+    MemoryReader disk(std::vector<std::byte>(4 * MiB));
+    disk.store<std::uint8_t>(446 + 4, 0xee);
+    disk.store<std::uint32_t>(446 + 8, 1);
+    disk.store<std::uint32_t>(446 + 12, 8191);
+    disk.store<std::uint16_t>(510, 0xaa55);
     for (std::size_t i = 0; i < entries.size(); ++i) {
         const std::size_t at = 1024 + i * 128;
-        store<std::uint32_t>(disk, at, 0x0fc63daf);  // some type
-        store<std::uint32_t>(disk, at + 16, static_cast<std::uint32_t>(i + 1));
-        store(disk, at + 32, entries[i].first);
-        store(disk, at + 40, entries[i].last);
+        disk.store<std::uint32_t>(at, 0x0fc63daf);  // some type
+        disk.store<std::uint32_t>(at + 16, static_cast<std::uint32_t>(i + 1));
+        disk.store(at + 32, entries[i].first);
+        disk.store(at + 40, entries[i].last);
     }
-    std::memcpy(disk.data() + 512, "EFI PART", 8);
-    store<std::uint32_t>(disk, 512 + 8, 0x10000);
-    store<std::uint32_t>(disk, 512 + 12, 92);
-    store<std::uint64_t>(disk, 512 + 24, 1);
-    store<std::uint64_t>(disk, 512 + 32, 8191);
-    store<std::uint64_t>(disk, 512 + 40, 34);
-    store<std::uint64_t>(disk, 512 + 48, 8158);
-    store<std::uint64_t>(disk, 512 + 72, 2);
-    store<std::uint32_t>(disk, 512 + 80, 128);
-    store<std::uint32_t>(disk, 512 + 84, 128);
-    const auto bytes = std::span<const std::byte>(disk);
-    store(disk, 512 + 88, firmware::crc32(bytes.subspan(1024, 128 * 128)));
-    store(disk, 512 + 16, firmware::crc32(bytes.subspan(512, 92)));
+    std::memcpy(disk.bytes().data() + 512, "EFI PART", 8);
+    disk.store<std::uint32_t>(512 + 8, 0x10000);
+    disk.store<std::uint32_t>(512 + 12, 92);
+    disk.store<std::uint64_t>(512 + 24, 1);
+    disk.store<std::uint64_t>(512 + 32, 8191);
+    disk.store<std::uint64_t>(512 + 40, 34);
+    disk.store<std::uint64_t>(512 + 48, 8158);
+    disk.store<std::uint64_t>(512 + 72, 2);
+    disk.store<std::uint32_t>(512 + 80, 128);
+    disk.store<std::uint32_t>(512 + 84, 128);
+    seal_gpt(disk);
     return disk;
 }
 
@@ -84,20 +73,17 @@ std::vector<std::byte> make_gpt(std::span<const GptEntry> entries) {
 class Ext4Disk {
   public:
     Ext4Disk() {
-        const std::string tree = disk_.path() + ".tree";
-        std::filesystem::create_directories(tree + "/boot/grub");
-        std::ofstream(tree + "/boot/grub/grub.cfg") << "menuentry 'x' {\n linux /boot/k\n}\n";
-        std::ofstream(tree + "/boot/k") << "no kernel";
-        const std::string made =
-            run("mke2fs -q -F -t ext4 -b 1024 -O ^metadata_csum,^has_journal -d " + tree + " " +
-                disk_.path() + " 8M && echo made");
-        std::filesystem::remove_all(tree);
-        REQUIRE(made.find("made") != std::string::npos);
-        bytes = disk_.read();
+        std::filesystem::create_directories(folder_ / "tree/boot/grub");
+        std::ofstream(folder_ / "tree/boot/grub/grub.cfg")
+            << "menuentry 'x' {\n linux /boot/k\n}\n";
+        std::ofstream(folder_ / "tree/boot/k") << "no kernel";
+        run("mke2fs -q -F -t ext4 -b 1024 -O ^metadata_csum,^has_journal -d " + (folder_ / "tree") +
+            " " + image_ + " 8M");
+        disk = MemoryReader::of_file(image_);
     }
     // Where a path's inode lies.
     std::size_t inode(const std::string& path) const {
-        const auto text = run("debugfs -R 'imap " + path + "' " + disk_.path() + " 2>&1");
+        const auto text = run("debugfs -R 'imap " + path + "' " + image_);
         unsigned long block = 0;
         unsigned offset = 0;
         const auto at = text.find("located at block");
@@ -107,29 +93,20 @@ class Ext4Disk {
         return block * 1024 + offset;
     }
     std::size_t first_block(const std::string& path) const {
-        return std::stoul(run("debugfs -R 'blocks " + path + "' " + disk_.path() + " 2>/dev/null"));
+        return std::stoul(run("debugfs -R 'blocks " + path + "' " + image_ + " 2>/dev/null"));
     }
-    std::vector<std::byte> bytes;
+    MemoryReader disk{std::vector<std::byte>()};
 
   private:
-    static std::string run(const std::string& command) {
-        std::string text;
-        FILE* pipe = ::popen(("PATH=$PATH:/sbin:/usr/sbin; " + command).c_str(), "r");
-        REQUIRE(pipe != nullptr);
-        for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe))
-            text += static_cast<char>(c);
-        CAPTURE(text);
-        CHECK(::pclose(pipe) == 0);
-        return text;
-    }
-    DiskFile disk_{"", 8 * MiB};
+    firmware::test::TemporaryFolder folder_;
+    std::string image_ = folder_ / "image";
 };
 
 // 512 writes of single bytes, most of them where a disk keeps its tables.
-void damage(std::vector<std::byte>& disk, std::size_t from, std::size_t size, unsigned seed) {
+void damage(MemoryReader& disk, std::size_t from, std::size_t size, unsigned seed) {
     std::mt19937 random(seed);
     for (int i = 0; i < 512; ++i)
-        disk.at(from + random() % size) = static_cast<std::byte>(random());
+        disk.bytes().at(from + random() % size) = static_cast<std::byte>(random());
 }
 
 }  // namespace
@@ -142,47 +119,46 @@ TEST_CASE("hostile GPTs: entries that overlap, that end before they start, that 
     check_refused(run_disk(make_gpt(std::array{GptEntry{2048, ~0ULL}})),
                   "disk 1 partition 1: it lies outside the GPT's usable blocks");
     auto absurd = make_gpt(std::array{GptEntry{2048, 4095}});
-    store<std::uint32_t>(absurd, 512 + 80, 0xffff'ffff);
-    store<std::uint32_t>(absurd, 512 + 16, 0);
-    store(absurd, 512 + 16, firmware::crc32(std::span<const std::byte>(absurd).subspan(512, 92)));
+    absurd.store<std::uint32_t>(512 + 80, 0xffff'ffff);
+    seal_gpt(absurd);
     check_refused(run_disk(absurd), "the GPT's number of entries is absurd");
 }
 
 TEST_CASE("hostile ext4: extents that point at themselves, sizes and directories that cannot be") {
     const Ext4Disk sound;
     const auto config = sound.inode("/boot/grub/grub.cfg");
-    auto works = sound.bytes;
-    check_refused(run_disk(works), "it is not a Linux bzImage");  // as far as a sound one comes
+    check_refused(run_disk(sound.disk),
+                  "it is not a Linux bzImage");  // as far as a sound one comes
 
-    auto cyclic = sound.bytes;
+    auto cyclic = sound.disk;
     const auto block = sound.first_block("/boot/grub/grub.cfg");
     const auto index = [&](std::size_t at) {
-        store<std::uint16_t>(cyclic, at, 0xf30a);
-        store<std::uint16_t>(cyclic, at + 2, 1);
-        store<std::uint16_t>(cyclic, at + 4, 4);
-        store<std::uint16_t>(cyclic, at + 6, 1);
-        store<std::uint32_t>(cyclic, at + 12, 0);
-        store<std::uint32_t>(cyclic, at + 16, static_cast<std::uint32_t>(block));
+        cyclic.store<std::uint16_t>(at, 0xf30a);
+        cyclic.store<std::uint16_t>(at + 2, 1);
+        cyclic.store<std::uint16_t>(at + 4, 4);
+        cyclic.store<std::uint16_t>(at + 6, 1);
+        cyclic.store<std::uint32_t>(at + 12, 0);
+        cyclic.store<std::uint32_t>(at + 16, static_cast<std::uint32_t>(block));
     };
     index(config + 40);
     index(block * 1024);
     check_refused(run_disk(cyclic), "/boot/grub/grub.cfg");
 
-    auto large = sound.bytes;
-    store<std::uint32_t>(large, config + 4, 0xffff'ffff);
-    store<std::uint32_t>(large, config + 108, 0x7fff'ffff);
+    auto large = sound.disk;
+    large.store<std::uint32_t>(config + 4, 0xffff'ffff);
+    large.store<std::uint32_t>(config + 108, 0x7fff'ffff);
     check_refused(run_disk(large), "the file is larger than 1 MiB");
 
-    auto beyond = sound.bytes;  // the directory's one block lies outside the file system
-    store<std::uint32_t>(beyond, sound.inode("/boot/grub") + 40 + 12 + 8, 0x7fff'ffff);
+    auto beyond = sound.disk;  // the directory's one block lies outside the file system
+    beyond.store<std::uint32_t>(sound.inode("/boot/grub") + 40 + 12 + 8, 0x7fff'ffff);
     check_refused(run_disk(beyond), "on disk 1 (ext4) cannot be opened:");
 
-    auto endless = sound.bytes;  // an entry without a length: a walk would never end
-    store<std::uint16_t>(endless, sound.first_block("/boot/grub") * 1024 + 4, 0);
+    auto endless = sound.disk;  // an entry without a length: a walk would never end
+    endless.store<std::uint16_t>(sound.first_block("/boot/grub") * 1024 + 4, 0);
     check_refused(run_disk(endless), "on disk 1 (ext4) cannot be opened:");
 
-    auto absurd = sound.bytes;
-    store<std::uint32_t>(absurd, 1024 + 24, 40);  // 2^50 bytes to a block
+    auto absurd = sound.disk;
+    absurd.store<std::uint32_t>(1024 + 24, 40);  // 2^50 bytes to a block
     check_refused(run_disk(absurd), "masu: disk 1: ");
 }
 
@@ -190,9 +166,9 @@ TEST_CASE("ext4 damaged at random: the machine always ends") {
     const Ext4Disk sound;
     for (unsigned seed = 1; seed <= 8; ++seed) {
         CAPTURE(seed);
-        auto bytes = sound.bytes;
-        damage(bytes, 1024, seed % 2 == 0 ? bytes.size() / 8 : 16384, seed);
-        const auto ended = run_disk(bytes);
+        auto disk = sound.disk;
+        damage(disk, 1024, seed % 2 == 0 ? disk.bytes().size() / 8 : 16384, seed);
+        const auto ended = run_disk(disk);
         CAPTURE(ended.console);
         CHECK(ended.stop);
         CHECK_FALSE(ended.handover);
@@ -206,34 +182,34 @@ namespace {
 // The FAT of the test application's disk: one that mformat made, of 12 bits.
 struct FatDisk {
     static constexpr std::size_t start = MiB;
-    std::vector<std::byte> bytes = DiskFile(MASU_EFI_TEST_DISK).read();
-    std::size_t fat = start + load<std::uint16_t>(bytes, start + 14) * 512U;
-    std::size_t fats = std::to_integer<std::size_t>(bytes[start + 16]);
-    std::size_t fat_bytes = load<std::uint16_t>(bytes, start + 22) * 512U;
+    MemoryReader disk = MemoryReader::of_file(MASU_EFI_TEST_DISK);
+    std::size_t fat = start + disk.load<std::uint16_t>(start + 14) * 512U;
+    std::size_t fats = disk.load<std::uint8_t>(start + 16);
+    std::size_t fat_bytes = disk.load<std::uint16_t>(start + 22) * 512U;
     std::size_t root = fat + fats * fat_bytes;
 
     std::size_t cluster_at(std::uint32_t cluster) const {
-        const std::size_t data = root + load<std::uint16_t>(bytes, start + 17) * 32U;
-        return data + (cluster - 2) * std::to_integer<std::size_t>(bytes[start + 13]) * 512;
+        const std::size_t data = root + disk.load<std::uint16_t>(start + 17) * 32U;
+        return data + (cluster - 2) * disk.load<std::uint8_t>(start + 13) * 512;
     }
     // Of a name of 11 characters in the directory that starts at `at`.
     std::size_t entry(std::size_t at, const char* name) const {
         for (std::size_t i = 0; i < 64; ++i, at += 32)
-            if (std::memcmp(bytes.data() + at, name, 11) == 0)
+            if (std::memcmp(disk.bytes().data() + at, name, 11) == 0)
                 return at;
         FAIL("no such entry: ", name);
         return 0;
     }
     std::uint16_t first_cluster(std::size_t entry) const {
-        return load<std::uint16_t>(bytes, entry + 26);
+        return disk.load<std::uint16_t>(entry + 26);
     }
     void link(std::uint32_t cluster, std::uint32_t next) {
         for (std::size_t copy = 0; copy < fats; ++copy) {
             const std::size_t at = fat + copy * fat_bytes + cluster * 3 / 2;
-            const auto old = load<std::uint16_t>(bytes, at);
+            const auto old = disk.load<std::uint16_t>(at);
             const auto value = (cluster & 1) != 0 ? (old & 0x000fU) | next << 4
                                                   : (old & 0xf000U) | (next & 0x0fffU);
-            store(bytes, at, static_cast<std::uint16_t>(value));
+            disk.store(at, static_cast<std::uint16_t>(value));
         }
     }
 };
@@ -248,27 +224,27 @@ TEST_CASE("hostile FATs: chains and directories that bite their tails, a loader 
 
     auto file = sound;
     file.link(sound.first_cluster(loader), sound.first_cluster(loader));
-    check_refused(run_disk(file.bytes), "masu: cannot load disk 1, partition 1");
+    check_refused(run_disk(file.disk), "masu: cannot load disk 1, partition 1");
 
     auto chain = sound;  // a directory whose only cluster follows itself
-    std::memset(chain.bytes.data() + loader, 'X', 11);
+    std::memset(chain.disk.bytes().data() + loader, 'X', 11);
     for (std::size_t at = loader + 32; at < loader + 512 - loader % 512; at += 32)
-        std::memcpy(chain.bytes.data() + at, chain.bytes.data() + loader, 32);
+        std::memcpy(chain.disk.bytes().data() + at, chain.disk.bytes().data() + loader, 32);
     chain.link(sound.first_cluster(boot), sound.first_cluster(boot));
-    check_refused(run_disk(chain.bytes), "masu: a FAT file system cannot be read: ");
+    check_refused(run_disk(chain.disk), "masu: a FAT file system cannot be read: ");
 
     auto parent = sound;  // \EFI\BOOT is \EFI
-    store(parent.bytes, boot + 26, sound.first_cluster(efi));
-    check_refused(run_disk(parent.bytes), "no boot configuration");
+    parent.disk.store(boot + 26, sound.first_cluster(efi));
+    check_refused(run_disk(parent.disk), "no boot configuration");
 
     auto large = sound;
-    store<std::uint32_t>(large.bytes, loader + 28, 0xffff'ffff);
-    check_refused(run_disk(large.bytes), "masu: cannot load disk 1, partition 1");
+    large.disk.store<std::uint32_t>(loader + 28, 0xffff'ffff);
+    check_refused(run_disk(large.disk), "masu: cannot load disk 1, partition 1");
 
     auto absurd = sound;
-    store<std::uint16_t>(absurd.bytes, FatDisk::start + 19, 0);
-    store<std::uint32_t>(absurd.bytes, FatDisk::start + 32, 0xffff'ffff);
-    check_refused(run_disk(absurd.bytes), "masu: cannot load disk 1, partition 1");
+    absurd.disk.store<std::uint16_t>(FatDisk::start + 19, 0);
+    absurd.disk.store<std::uint32_t>(FatDisk::start + 32, 0xffff'ffff);
+    check_refused(run_disk(absurd.disk), "masu: cannot load disk 1, partition 1");
 }
 
 TEST_CASE("disks cut off anywhere: what is left is looked at, and the machine ends") {
@@ -276,9 +252,9 @@ TEST_CASE("disks cut off anywhere: what is left is looked at, and the machine en
     for (const std::size_t size :
          {std::size_t{512}, std::size_t{4096}, MiB, MiB + 512, MiB + 16384, 2 * MiB, 3 * MiB}) {
         CAPTURE(size);
-        auto bytes = sound.bytes;
-        bytes.resize(size);
-        const auto ended = run_disk(bytes);
+        auto disk = sound.disk;
+        disk.bytes().resize(size);
+        const auto ended = run_disk(disk);
         CAPTURE(ended.console);
         REQUIRE(ended.stop);
         CHECK(ended.stop->kind == StopKind::Error);
@@ -290,9 +266,9 @@ TEST_CASE("FAT damaged at random: the machine always ends") {
     const FatDisk sound;
     for (unsigned seed = 1; seed <= 8; ++seed) {
         CAPTURE(seed);
-        auto bytes = sound.bytes;
-        damage(bytes, FatDisk::start + 11, seed % 2 == 0 ? 16384 : 65536, seed);
-        const auto ended = run_disk(bytes);
+        auto disk = sound.disk;
+        damage(disk, FatDisk::start + 11, seed % 2 == 0 ? 16384 : 65536, seed);
+        const auto ended = run_disk(disk);
         CAPTURE(ended.console);
         CHECK(ended.stop);
     }

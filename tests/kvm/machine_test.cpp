@@ -3,11 +3,12 @@
 
 #include <initializer_list>
 
+#include "tests/kvm/whole_machine.hpp"
 #include "tests/unit/vmm/boot/fake_kernels.hpp"
 #include "vmm/layout.hpp"
-#include "vmm/machine.hpp"
 
 using namespace masu;
+using namespace masu::test;
 
 namespace {
 
@@ -39,47 +40,13 @@ boot::test::Bytes kernel_that_writes_at(std::uint32_t address) {
     return image;
 }
 
-struct Run {
-    std::string console;
-    std::optional<StopEvent> stop;
-};
-
-Run run(const MachineConfig& machine, std::uint32_t address) {
+Ended run(const MachineConfig& machine, std::uint32_t address) {
     const boot::test::TestFile kernel(kernel_that_writes_at(address));
-    auto loop = std::move(*EventLoop::create());
-    const SystemClock clock;
-    Metrics metrics;
-    BootTimer timer(clock, clock.now());
-    Network network(0);
-    Run result;
     VmConfig config;
     config.machine = machine;
     config.boot_source =
         BootSource{.kernel_image_path = kernel.path(), .initrd_path = {}, .boot_args = {}};
-    auto made = Machine::create(config, {.loop = *loop,
-                                         .log = Log::to_stderr(LogLevel::Warn),
-                                         .metrics = metrics,
-                                         .boot_timer = timer,
-                                         .network = network,
-                                         .console_output =
-                                             [&](std::span<const std::byte> bytes) {
-                                                 for (const auto byte : bytes)
-                                                     result.console += static_cast<char>(byte);
-                                             },
-                                         .stopped =
-                                             [&](StopEvent event) {
-                                                 result.stop = std::move(event);
-                                                 loop->stop();
-                                             }});
-    const std::string error = made ? "" : made.error().message;
-    CAPTURE(error);
-    REQUIRE(made);
-    auto patience = loop->timer([&] { loop->stop(); });
-    REQUIRE(patience);
-    patience->arm(20'000'000'000);
-    REQUIRE((*made)->start());
-    loop->run();
-    return result;
+    return run_machine(config, 20'000'000'000);
 }
 
 }  // namespace

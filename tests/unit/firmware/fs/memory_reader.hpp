@@ -7,10 +7,12 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "firmware/arena.hpp"
+#include "firmware/crc32.hpp"
 #include "firmware/fs/block_reader.hpp"
 
 namespace masu::firmware::test {
@@ -43,8 +45,10 @@ class MemoryReader final : public BlockReader {
     }
 
     [[nodiscard]] std::vector<std::byte>& bytes() noexcept { return bytes_; }
+    [[nodiscard]] const std::vector<std::byte>& bytes() const noexcept { return bytes_; }
     template <class T>
     void store(std::size_t offset, T value) {
+        (void)bytes_.at(offset + sizeof value - 1);  // a mistake of the test's
         std::memcpy(bytes_.data() + offset, &value, sizeof value);
     }
     template <class T>
@@ -62,6 +66,14 @@ class MemoryReader final : public BlockReader {
     std::vector<std::byte> bytes_;
     std::uint32_t block_size_;
 };
+
+// Makes both checksums of a GPT of 128 entries right again.
+inline void seal_gpt(MemoryReader& disk, std::size_t header = 512, std::size_t entries = 1024) {
+    const std::span<const std::byte> bytes(disk.bytes());
+    disk.store(header + 88, crc32(bytes.subspan(entries, 128 * 128)));
+    disk.store<std::uint32_t>(header + 16, 0);
+    disk.store(header + 16, crc32(bytes.subspan(header, 92)));
+}
 
 // An arena with memory of its own.
 class TestArena {

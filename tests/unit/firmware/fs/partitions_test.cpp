@@ -30,14 +30,6 @@ constexpr const char* three_partitions =
     "uuid=0FC63DAF-1111-4772-8E79-3D69D8477DE4\n"
     "type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, attrs=LegacyBIOSBootable";
 
-// Makes both checksums of the primary GPT right again.
-void seal(MemoryReader& disk, std::size_t header = 512, std::size_t entries = 1024) {
-    const std::span<const std::byte> bytes(disk.bytes());
-    disk.store(header + 88, crc32(bytes.subspan(entries, 128 * 128)));
-    disk.store<std::uint32_t>(header + 16, 0);
-    disk.store(header + 16, crc32(bytes.subspan(header, 92)));
-}
-
 }  // namespace
 
 TEST_CASE("GPT: what sfdisk wrote is read") {
@@ -104,7 +96,7 @@ TEST_CASE("GPT: overlapping and absurd entries are rejected, with the reason") {
         return;
     auto disk = partitioned("32M", three_partitions);
     const auto rejected = [&](std::size_t index) -> std::string {
-        seal(disk);
+        seal_gpt(disk);
         TestArena arena;
         const auto table = read_partitions(disk, arena);
         REQUIRE(table.has_value());
@@ -155,7 +147,7 @@ TEST_CASE("GPT: absurd headers are errors") {
     SUBCASE("another place") {
         disk.store<std::uint64_t>(512 + 24, 7);
     }
-    seal(disk);
+    seal_gpt(disk);
     TestArena arena;
     CHECK(!read_partitions(disk, arena).has_value());
 }

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <random>
 #include <set>
 
@@ -39,11 +40,14 @@ bool have_tools(const std::vector<std::string>& programs) {
     return true;
 }
 
-bool try_run(const std::string& command) {
+namespace {
+
+// The command's output, if it succeeded.
+std::optional<std::string> output_of(const std::string& command) {
     const std::string line = "PATH=$PATH:/usr/sbin:/sbin; { " + command + "\n} 2>&1";
     std::FILE* const pipe = ::popen(line.c_str(), "r");
     if (pipe == nullptr)
-        return false;
+        return std::nullopt;
     std::string output;
     char buffer[4096];
     while (const auto size = std::fread(buffer, 1, sizeof buffer, pipe))
@@ -51,12 +55,20 @@ bool try_run(const std::string& command) {
     const int status = ::pclose(pipe);
     if (status != 0 && !output.empty())
         MESSAGE(command << ": " << output);
-    return status == 0;
+    return status == 0 ? std::optional(std::move(output)) : std::nullopt;
 }
 
-void run(const std::string& command) {
+}  // namespace
+
+bool try_run(const std::string& command) {
+    return output_of(command).has_value();
+}
+
+std::string run(const std::string& command) {
     INFO(command);
-    REQUIRE(try_run(command));
+    auto output = output_of(command);
+    REQUIRE(output);
+    return *std::move(output);
 }
 
 namespace {

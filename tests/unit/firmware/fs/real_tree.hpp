@@ -29,14 +29,14 @@ class TemporaryFolder {
 // False, after a line that says so, when a program is missing.
 [[nodiscard]] bool have_tools(const std::vector<std::string>& programs);
 
-// Runs a shell command that must succeed; its output is shown when it does not.
-void run(const std::string& command);
+// Runs a shell command that must succeed, and returns its output (shown when it does not).
+std::string run(const std::string& command);
 [[nodiscard]] bool try_run(const std::string& command);
 
 struct TreeShape {
-    int files = 150;            // spread over nested folders
+    int files = 150;           // spread over nested folders
     int huge_directory = 600;  // empty-ish files in one folder
-    int deep = 40;              // folders within each other
+    int deep = 40;             // folders within each other
     bool links = true;
     bool sparse = true;
     std::uint64_t large_file = 1 << 20;
