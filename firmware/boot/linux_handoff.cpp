@@ -272,8 +272,9 @@ Result<> load_handoff(const HandoffPlan& plan, std::span<const BootDevice> devic
     const auto line = memory.at(plan.parameters + page, max_command_line);
     std::ranges::fill(zero_page, std::byte{0});
     std::ranges::fill(line, std::byte{0});
-    std::memcpy(line.data(), entry.command_line.data(),
-                std::min<std::size_t>(entry.command_line.size(), max_command_line - 1));
+    const auto text = std::as_bytes(std::span(entry.command_line));  // perhaps of nothing at all
+    std::ranges::copy(text.first(std::min<std::size_t>(text.size(), max_command_line - 1)),
+                      line.begin());
     // The setup header goes over as it stands in the file, up to its own end.
     const std::size_t header_end =
         std::min<std::size_t>(0x202 + load_le<std::uint8_t>(head, 0x201), 0x290);
