@@ -16,6 +16,7 @@ from hosts import Host, HostLost, TimedOut
 KERNEL_ARGUMENTS = (
     "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check "
     "random.trust_cpu=on nokaslr lpj=10000000 audit=0 apparmor=0 selinux=0 cryptomgr.notests "
+    "init_on_alloc=0 "
     "maxcpus=1 root=/dev/nvme0n1 rw init=/init"
 )
 
@@ -108,7 +109,7 @@ class NestedImage:
 class NestedHost(Host):
     nested = True
     # Timeouts are written for an emulated machine with nothing else to do, which is not always so.
-    patience = 3
+    patience = 6
 
     def __init__(self, image, name, cpus=1, memory_mib=9216):
         self.image = image

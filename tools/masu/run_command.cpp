@@ -28,8 +28,9 @@
 namespace masu::cli {
 namespace {
 
-// Loading a large kernel and initrd from a slow disk; the monitor itself needs milliseconds.
-constexpr int start_timeout_ms = 120'000;
+// Loading a large kernel and initrd from a slow disk; the monitor itself needs milliseconds, and one
+// that dies is seen at once.
+constexpr int start_timeout_ms = 600'000;
 constexpr std::size_t log_limit = 64 * MiB;
 
 constexpr const char* footer =

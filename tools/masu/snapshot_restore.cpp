@@ -21,7 +21,7 @@
 namespace masu::cli {
 namespace {
 
-constexpr int load_timeout_ms = 120'000;
+constexpr int load_timeout_ms = 600'000;
 constexpr unsigned max_clones = 10'000;
 constexpr unsigned clones_at_once = 8;
 

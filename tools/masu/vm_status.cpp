@@ -11,7 +11,8 @@
 namespace masu::cli {
 namespace {
 
-constexpr int answer_ms = 2'000;
+// Several VMs may hang, each in its turn; a busy machine is no reason to call one unresponsive.
+constexpr int answer_ms = 5'000;
 
 void ask_monitor(VmStatus& status) {
     if (!status.record || status.record->pid == 0) {
