@@ -1,6 +1,5 @@
 // Entry point of the tests that need any /dev/kvm; without one they are skipped (status 77), and
 // say why.
-#define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
 #include <cstdio>

@@ -1,3 +1,0 @@
-// Entry point of every unit-test program.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
-#include <doctest/doctest.h>
