@@ -129,6 +129,8 @@ class Vm:
         self.expect(r"[Pp]assword: ", 60)
         self.type("masu\n")
         self.expect(r"root@debian:~# ", 60)
+        # What a slow machine makes the kernel complain of stays out of what commands print.
+        self.command("dmesg -n 1")
 
     def command(self, line, timeout=120):
         """Runs a command in a shell that log_in() has opened; returns what it printed."""

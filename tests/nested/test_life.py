@@ -39,7 +39,7 @@ def power_button_shuts_debian_down(host):
     disk = f"{host.path('debian/debian.raw')},overlay={overlay}"
     vm = Vm(host, "--memory", "512M", *debian_arguments(host, disk))
     vm.log_in()
-    stop = masu(host, "stop", "--time", "150", vm.name, timeout=200)
+    stop = masu(host, "stop", "--time", "900", vm.name, timeout=1000)
     check(stop.status == 0, f"masu stop: {stop.errors}")
     check(vm.wait(60) == 0, f"status {vm.program.status}:\n{vm.program.tail()}")
     check("Power down" in vm.output or "powering down" in vm.output.lower()

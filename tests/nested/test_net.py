@@ -24,7 +24,7 @@ udhcpc -i eth0 -s /tmp/lease -n -q -t 10 -T 1 2>/dev/null
 IMDS = """
 token() {
   TOKEN=$(printf 'PUT /latest/api/token HTTP/1.0\\r\\nX-aws-ec2-metadata-token-ttl-seconds: 60\\r\\n\\r\\n' |
-    nc -w 5 169.254.169.254 80 | tail -n 1)
+    nc -w 60 169.254.169.254 80 | tail -n 1)
 }
 imds() { wget -q -O - --header "X-aws-ec2-metadata-token: $TOKEN" http://169.254.169.254/latest/$1; }
 """
@@ -43,10 +43,11 @@ def make_tap(host, name, address):
 
 
 def serve_files(host, address):
-    """A web server on this host with a file of 3 MiB; returns the file's digest."""
+    """A web server on this host, listening, with a file of 3 MiB; returns the file's digest."""
     folder = f"{host.scratch}/www-{host.next_number()}"
     host.shell(f"mkdir {folder}; dd if=/dev/urandom of={folder}/file bs=64k count=48 2>/dev/null")
     host.start("busybox", "httpd", "-f", "-p", f"{address}:8000", "-h", folder)
+    host.shell("until grep -q ':1F40 .* 0A ' /proc/net/tcp; do sleep 0.1; done")  # port 8000, LISTEN
     return host.shell(f"sha256sum <{folder}/file").split()[0]
 
 
@@ -112,7 +113,7 @@ def two_cpus_have_a_queue_each_over_mmio(host):
         """ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0
         echo QUEUES=$(ls -d /sys/class/net/eth0/queues/rx-* | wc -l)
         echo WAITING=1
-        until ping -c 1 -W 1 10.9.0.1 >/dev/null; do :; done
+        until wget -q -O /dev/null http://10.9.0.1:8000/file; do sleep 1; done
         for i in 1 2 3 4; do
           wget -q -O - http://10.9.0.1:8000/file | sha256sum | cut -d' ' -f1 >/tmp/$i &
         done
@@ -151,9 +152,10 @@ def passt_carries_traffic_without_privileges(host):
             "--net", "user", "-p", "8088:80", "-p", "8089:81",
         )  # fmt: skip
         vm.expect("SERVING=1", 240)
-        page = host.shell("busybox wget -q -O - http://127.0.0.1:8088/")
+        page = host.shell("until busybox wget -q -O - http://127.0.0.1:8088/; do sleep 1; done")
         check(page.strip() == "hello-from-guest", page)
-        host.shell("echo x | busybox nc -w 3 127.0.0.1 8089 || true")
+        # The guest may not listen yet.
+        host.start("sh", "-c", "for i in $(seq 60); do echo x | busybox nc -w 3 127.0.0.1 8089; sleep 1; done")
         finish(vm)
         check(vm.value("SHA") == digest, vm.value("SHA"))
         for _ in range(50):
