@@ -19,7 +19,7 @@ class Text {
   public:
     Text& put(std::string_view text) noexcept {
         const std::size_t room = N - size_;
-        std::memcpy(bytes_.data() + size_, text.data(), std::min(room, text.size()));
+        std::ranges::copy(text.substr(0, room), bytes_.data() + size_);
         if (text.size() <= room) {
             size_ += text.size();
             return *this;
@@ -132,8 +132,7 @@ class TextBuilder {
             failed_ = true;
             return;
         }
-        if (!text.empty())
-            std::memcpy(to, text.data(), text.size());
+        std::ranges::copy(text, to);
         first_ = first_ == nullptr ? to : first_;
         size_ += text.size();
     }

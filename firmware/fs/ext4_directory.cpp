@@ -2,7 +2,6 @@
 // empty ones.
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "firmware/bytes.hpp"
 #include "firmware/fs/ext4.hpp"
@@ -115,7 +114,7 @@ Result<bool> Ext4FileSystem::next(const Node& directory, std::uint64_t& cursor,
     entry.type = (geometry_.incompatible & incompatible_file_types) != 0 ? type_of_entry(raw.type)
                                                                          : FileType::Other;
     entry.name_size = raw.name.size();
-    std::memcpy(entry.name_bytes.data(), raw.name.data(), raw.name.size());
+    std::ranges::copy(raw.name, entry.name_bytes.begin());
     return true;
 }
 

@@ -176,7 +176,8 @@ Result<Node> FatFileSystem::lookup(const Node& directory, std::string_view wante
 void FatFileSystem::find_label(std::span<const std::byte> boot_label) noexcept {
     const auto take = [&](std::span<const std::byte> from) {
         label_size_ = std::min<std::size_t>(from.size(), 11);
-        std::memcpy(label_.data(), from.data(), label_size_);
+        std::ranges::copy(from.first(label_size_),
+                          std::as_writable_bytes(std::span(label_)).begin());
         while (label_size_ != 0 && label_[label_size_ - 1] == ' ')
             --label_size_;
     };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 namespace masu::firmware {
 
@@ -40,7 +39,7 @@ class PendingPath {
         if (!done())
             bytes_[--start_] = '/';
         start_ -= text.size();
-        std::memcpy(bytes_.data() + start_, text.data(), text.size());
+        std::ranges::copy(text, bytes_.data() + start_);
         return true;
     }
 

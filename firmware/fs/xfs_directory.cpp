@@ -2,7 +2,6 @@
 // whose hash indexes are passed over: the entries are read linearly).
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "firmware/bytes.hpp"
 #include "firmware/fs/xfs.hpp"
@@ -165,7 +164,7 @@ Result<bool> XfsFileSystem::next(const Node& directory, std::uint64_t& cursor,
     entry.node = {.id = raw.inode};
     entry.type = type_of_entry(raw.type);
     entry.name_size = raw.name.size();
-    std::memcpy(entry.name_bytes.data(), raw.name.data(), raw.name.size());
+    std::ranges::copy(raw.name, entry.name_bytes.begin());
     return true;
 }
 

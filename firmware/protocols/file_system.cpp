@@ -283,7 +283,7 @@ Status open_path(Mount& mount, std::string_view path, File** to) noexcept {
     file->mount = &mount;
     file->node = *node;
     file->info = *info;
-    std::memcpy(file->name, path.data(), path.size());
+    std::ranges::copy(path, file->name);
     *to = &file->protocol;
     return Status::Success;
 }

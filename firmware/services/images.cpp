@@ -1,5 +1,7 @@
 #include "firmware/services/images.hpp"
 
+#include <algorithm>
+
 #include "firmware/efi/device_path.hpp"
 #include "firmware/pe.hpp"
 #include "firmware/platform/milestone.hpp"
@@ -294,7 +296,7 @@ bool set_load_options(Handle handle, std::span<const char16_t> text) noexcept {
         allocate_pool(MemoryType::LoaderData, bytes + sizeof(char16_t)));
     if (image == nullptr || copy == nullptr)
         return false;
-    std::memcpy(copy, text.data(), bytes);
+    std::ranges::copy(std::as_bytes(text), copy);
     std::memset(copy + bytes, 0, sizeof(char16_t));
     image->loaded.load_options = copy;
     image->loaded.load_options_size = static_cast<std::uint32_t>(bytes + sizeof(char16_t));
