@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <string_view>
 
 #include "firmware/arena.hpp"
@@ -19,7 +20,8 @@ class Text {
   public:
     Text& put(std::string_view text) noexcept {
         const std::size_t room = N - size_;
-        std::ranges::copy(text.substr(0, room), bytes_.data() + size_);
+        std::ranges::copy(std::span(text).first(std::min(room, text.size())),
+                          bytes_.data() + size_);
         if (text.size() <= room) {
             size_ += text.size();
             return *this;
