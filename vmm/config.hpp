@@ -84,6 +84,9 @@ struct GuestNetworkConfig {
     std::optional<std::string> address6;  // "fd00:6d61:7375::10/64"
     std::optional<std::string> gateway6;  // link-local, as routers are
     bool local_gateway6 = false;
+    // Other VMs are on the link. The guest may use `address6` only, not its whole prefix, and
+    // router advertisements name no default router.
+    bool shared_link = false;
     std::optional<std::string> hostname;
 };
 

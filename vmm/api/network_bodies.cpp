@@ -28,6 +28,7 @@ Result<std::optional<GuestNetworkConfig>> read_guest_network(JsonObject& owner) 
     network.address6 = body->string("address6");
     network.gateway6 = body->string("gateway6");
     network.local_gateway6 = body->boolean("local_gateway6").value_or(false);
+    network.shared_link = body->boolean("shared_link").value_or(false);
     network.hostname = body->string("hostname");
     TRY(body->finish());
     return std::optional(std::move(network));
@@ -54,6 +55,7 @@ void write(JsonWriter& json, const GuestNetworkConfig& network) {
     optional_field(json, "address6", network.address6);
     optional_field(json, "gateway6", network.gateway6);
     json.field("local_gateway6", network.local_gateway6);
+    json.field("shared_link", network.shared_link);
     optional_field(json, "hostname", network.hostname);
     json.end_object();
 }

@@ -58,8 +58,10 @@ Result<net::ServiceConfig> service_config(const NetworkInterfaceConfig& config,
         services.ipv4->gateway = TRY(net::parse_address(*network.gateway));
     if (network.address6) {
         const auto [address6, length6] = TRY(split_cidr(*network.address6));
-        services.ipv6 = net::Ipv6Network{
-            .address = address6, .prefix_length = length6, .local_gateway = network.local_gateway6};
+        services.ipv6 = net::Ipv6Network{.address = address6,
+                                         .prefix_length = length6,
+                                         .local_gateway = network.local_gateway6,
+                                         .shared_link = network.shared_link};
         if (network.gateway6)
             services.ipv6->gateway = TRY(net::parse_address(*network.gateway6));
     }
@@ -87,8 +89,8 @@ net::InterfaceConfig firewall_config(const net::ServiceConfig& services) {
     }
     if (services.ipv6) {
         config.addresses.push_back(services.ipv6->address);
-        // The guest forms addresses of its own from the prefix, which nobody else has here.
-        if (services.ipv6->local_gateway)
+        // Where nobody else has the prefix, the guest may form any address from it.
+        if (services.ipv6->local_gateway && !services.ipv6->shared_link)
             config.delegated.push_back(
                 net::Prefix::canonical(services.ipv6->address, services.ipv6->prefix_length));
         config.router_discovery_on_wire = !services.ipv6->local_gateway;

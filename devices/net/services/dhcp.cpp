@@ -110,12 +110,18 @@ void put_option(PacketWriter& writer, std::uint8_t code, std::span<const std::by
 }
 
 // RFC 3442: with this option clients ignore Router, so the default route is in it as well.
-void put_routes(PacketWriter& writer, const Ipv4Network& network) {
+// Without a gateway, a route says that the metadata service is on this link: router 0.0.0.0.
+void put_routes(PacketWriter& writer, const ServiceConfig& config) {
     Bytes routes;
     PacketWriter list(routes);
-    if (network.gateway)
-        list.u8(0).address(*network.gateway);
-    put_option(writer, ClasslessRoutes, routes);
+    if (const auto& gateway = config.ipv4->gateway)
+        list.u8(0).address(*gateway);
+    else
+        for (const auto& address : config.metadata)
+            if (address.family == Family::V4)
+                list.u8(32).address(address).u32(0);
+    if (!routes.empty())
+        put_option(writer, ClasslessRoutes, routes);
 }
 
 void put_lease(PacketWriter& writer, const ServiceConfig& config, bool inform) {
@@ -125,10 +131,9 @@ void put_lease(PacketWriter& writer, const ServiceConfig& config, bool inform) {
     writer.u8(SubnetMask)
         .u8(4)
         .u32(network.prefix_length == 0 ? 0 : ~std::uint32_t{0} << (32 - network.prefix_length));
-    if (network.gateway) {
+    if (network.gateway)
         writer.u8(Router).u8(4).address(*network.gateway);
-        put_routes(writer, network);
-    }
+    put_routes(writer, config);
     if (!network.dns.empty()) {
         writer.u8(DomainNameServer).u8(static_cast<unsigned>(4 * network.dns.size()));
         for (const auto& server : network.dns)

@@ -60,7 +60,13 @@ void write_router_advertisement(const ServiceConfig& config, const Address& to,
     const auto& network = *config.ipv6;
     Bytes message;
     PacketWriter writer(message);
-    writer.u8(router_advertisement).u8(0).u16(0).u8(64).u8(0).u16(router_lifetime);
+    // RFC 4861, 4.2: lifetime 0 says that this is no default router.
+    writer.u8(router_advertisement)
+        .u8(0)
+        .u16(0)
+        .u8(64)
+        .u8(0)
+        .u16(network.shared_link ? 0 : router_lifetime);
     writer.u32(0).u32(0);
     writer.u8(1).u8(1).mac(service_mac);  // source link-layer address
     if (config.mtu)

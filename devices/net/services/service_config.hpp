@@ -26,6 +26,7 @@ struct Ipv6Network {
     std::uint8_t prefix_length = 64;
     std::optional<Address> gateway;  // link-local
     bool local_gateway = false;      // the services send its router advertisements
+    bool shared_link = false;        // others have addresses of the prefix too; no default router
     std::vector<Address> dns;
 };
 

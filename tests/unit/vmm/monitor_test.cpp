@@ -11,6 +11,7 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "vmm/net/guest_network.hpp"
 
 using namespace masu;
 
@@ -599,6 +600,26 @@ TEST_CASE("a guest network must hold together") {
     CHECK(refused({.address = "172.31.0.10/20", .address6 = "10.0.0.1/8"}));
     CHECK(refused({.address = "172.31.0.10/20", .gateway6 = "fe80::1"}));
     CHECK(refused({.address = "172.31.0.10/20", .address6 = "fd00::1/64", .gateway6 = "fd00::2"}));
+}
+
+TEST_CASE("on a shared link the guest has its one address of the prefix, elsewhere all of it") {
+    NetworkInterfaceConfig interface;
+    interface.guest_network = GuestNetworkConfig{.address = "10.1.0.7/24",
+                                                 .gateway = {},
+                                                 .dns = {},
+                                                 .address6 = "fd00:1::7/64",
+                                                 .gateway6 = "fe80::1",
+                                                 .local_gateway6 = true,
+                                                 .hostname = {}};
+    const net::MacAddress mac{6, 0, 0, 0, 0, 7};
+    const auto alone = firewall_config(*service_config(interface, mac));
+    CHECK(alone.delegated.size() == 1);
+    interface.guest_network->shared_link = true;
+    const auto shared = firewall_config(*service_config(interface, mac));
+    CHECK(shared.delegated.empty());
+    CHECK(shared.source_dest_check);
+    CHECK(shared.addresses ==
+          std::vector{*net::parse_address("10.1.0.7"), *net::parse_address("fd00:1::7")});
 }
 
 TEST_CASE("a snapshot needs a paused VM, and leaves it paused") {

@@ -171,6 +171,22 @@ TEST_CASE("DHCP: discover, request, renewal, inform") {
     CHECK(type_of(dhcp_request({})) == 0);
 }
 
+TEST_CASE("without a gateway, DHCP says that the metadata service is on the link") {
+    auto config = sample();
+    config.ipv4->gateway.reset();
+    config.ipv4->local_gateway = false;
+    Rig rig(config);
+    const auto answers = rig.exchange(dhcp_request({{{53, octets({1})}}}));
+    REQUIRE(answers.size() == 1);
+    const auto reply = read_dhcp(answers[0]);
+    CHECK_FALSE(reply.options.contains(3));
+    CHECK(reply.options.at(121) == octets({32, 169, 254, 169, 254, 0, 0, 0, 0}));
+    config.metadata.clear();
+    Rig silent(config);
+    CHECK_FALSE(
+        read_dhcp(silent.exchange(dhcp_request({{{53, octets({1})}}}))[0]).options.contains(121));
+}
+
 TEST_CASE("DHCP messages cut off anywhere get no answer and do no harm") {
     const auto whole = dhcp_request({{{50, octets({172, 31, 0, 10})}, {53, octets({3})}}});
     const auto message = std::span(whole).subspan(42);
@@ -213,6 +229,14 @@ TEST_CASE("router and neighbour solicitations are answered") {
     CHECK(packet->tuple.icmp_type() == 134);
     CHECK(packet->tuple.source == gateway6);
     CHECK(packet->hop_limit == 255);
+    CHECK(get16(&answers[0][packet->transport_offset + 6U]) == 1800);  // router lifetime
+    auto config = sample();
+    config.ipv6->shared_link = true;
+    Rig shared(config);
+    answers =
+        shared.exchange(icmpv6(Address::v6(0, 0), all_routers, octets({133, 0, 0, 0, 0, 0, 0, 0})));
+    REQUIRE(answers.size() == 1);
+    CHECK(get16(&answers[0][packet->transport_offset + 6U]) == 0);
 
     Bytes solicitation;
     PacketWriter(solicitation)
