@@ -27,6 +27,7 @@ void add_stop_command(CLI::App& program, Invocation& invocation);
 void add_kill_command(CLI::App& program, Invocation& invocation);
 void add_rm_command(CLI::App& program, Invocation& invocation);
 void add_image_command(CLI::App& program, Invocation& invocation);
+void add_net_command(CLI::App& program, Invocation& invocation);
 void add_flow_logs_command(CLI::App& program, Invocation& invocation);
 void add_sg_command(CLI::App& program, Invocation& invocation);
 void add_snapshot_command(CLI::App& program, Invocation& invocation);
@@ -39,6 +40,7 @@ inline constexpr const char* file_value = "FILE";
 inline constexpr const char* vm_value = "VM";
 inline constexpr const char* image_value = "IMAGE";
 inline constexpr const char* group_value = "GROUP";
+inline constexpr const char* network_value = "NETWORK";
 inline constexpr const char* snapshot_value = "SNAPSHOT";
 
 // --output text|json

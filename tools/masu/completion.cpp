@@ -12,7 +12,7 @@ namespace masu::cli {
 namespace {
 
 // What comes after an option, or where a command's plain argument stands.
-enum class ValueKind { None, Anything, File, Vm, Image, Group, Snapshot, Words };
+enum class ValueKind { None, Anything, File, Vm, Image, Group, Network, Snapshot, Words };
 
 struct Value {
     ValueKind kind = ValueKind::None;
@@ -43,6 +43,8 @@ Value value_of(const CLI::Option& option) {
         return {ValueKind::Image, {}};
     if (type == group_value)
         return {ValueKind::Group, {}};
+    if (type == network_value)
+        return {ValueKind::Network, {}};
     if (type == snapshot_value)
         return {ValueKind::Snapshot, {}};
     if (type.starts_with(file_value))
@@ -86,7 +88,9 @@ CommandFacts facts_of(const CLI::App& command) {
 
 std::vector<CommandFacts> commands_of(const CLI::App& program) {
     std::vector<CommandFacts> all;
-    for (const auto* command : program.get_subcommands([](const CLI::App*) { return true; }))
+    // Those without a group are for masu itself; help does not show them either.
+    for (const auto* command :
+         program.get_subcommands([](const CLI::App* one) { return !one->get_group().empty(); }))
         all.push_back(facts_of(*command));
     return all;
 }
@@ -108,6 +112,7 @@ std::string quoted(const std::string& text) {
 constexpr const char* vms_command = "masu ps -a --names 2>/dev/null";
 constexpr const char* images_command = "masu image ls --names 2>/dev/null";
 constexpr const char* groups_command = "masu sg ls --names 2>/dev/null";
+constexpr const char* networks_command = "masu net ls --names 2>/dev/null";
 constexpr const char* snapshots_command = "masu snapshot ls --names 2>/dev/null";
 
 std::string names_of(const std::vector<CommandFacts>& commands) {
@@ -128,6 +133,9 @@ std::string bash_reply(const Value& value) {
         case ValueKind::Group:
             return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
                                groups_command);
+        case ValueKind::Network:
+            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
+                               networks_command);
         case ValueKind::Snapshot:
             return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
                                snapshots_command);
@@ -212,6 +220,8 @@ std::string zsh_value(const Value& value) {
             return ":image:_masu_images";
         case ValueKind::Group:
             return ":group:_masu_groups";
+        case ValueKind::Network:
+            return ":network:_masu_networks";
         case ValueKind::Snapshot:
             return ":snapshot:_masu_snapshots";
         case ValueKind::Words:
@@ -280,12 +290,17 @@ std::string zsh_script(const std::vector<CommandFacts>& commands) {
         "  names=(${{(f)\"$({})\"}})\n"
         "  compadd -a names\n"
         "}}\n"
+        "_masu_networks() {{\n"
+        "  local -a names\n"
+        "  names=(${{(f)\"$({})\"}})\n"
+        "  compadd -a names\n"
+        "}}\n"
         "_masu_snapshots() {{\n"
         "  local -a names\n"
         "  names=(${{(f)\"$({})\"}})\n"
         "  compadd -a names\n"
         "}}\n",
-        vms_command, images_command, groups_command, snapshots_command);
+        vms_command, images_command, groups_command, networks_command, snapshots_command);
     // Autoloaded, the file is the function's body; sourced, it registers itself.
     return names +
            "_masu() {\n"
@@ -317,6 +332,8 @@ std::string fish_value(const Value& value) {
             return fmt::format(" -x -a '({})'", vms_command);
         case ValueKind::Group:
             return fmt::format(" -x -a '({})'", groups_command);
+        case ValueKind::Network:
+            return fmt::format(" -x -a '({})'", networks_command);
         case ValueKind::Snapshot:
             return fmt::format(" -x -a '({})'", snapshots_command);
         case ValueKind::Image:

@@ -17,15 +17,25 @@ bool contains(const std::vector<std::string>& list, const std::string& text) {
     return std::ranges::find(list, text) != list.end();
 }
 
+// Interfaces are named by their place among those that the VM was given.
+bool is_on_network(const VmRecord& record, std::string_view id) {
+    for (std::size_t i = 0; i < record.nets.size(); ++i)
+        if (id == fmt::format("net{}", i))
+            return record.nets[i].kind == NetOption::Kind::Network;
+    return false;
+}
+
 // Behind passt every VM has the same address in a network of its own; such an address says nothing
-// to anybody else.
+// to anybody else. A network's switch speaks as passt does, but its addresses are one VM's each.
 void read_interface(const json::object& interface, LiveVm& vm) {
     const auto* id = interface.if_contains("iface_id");
     if (id == nullptr || !id->is_string())
         return;
     vm.interfaces.emplace_back(id->as_string());
     const auto* network = interface.if_contains("guest_network");
-    if (interface.contains("passt_fd") || network == nullptr || !network->is_object())
+    const bool is_private =
+        interface.contains("passt_fd") && !is_on_network(vm.record, vm.interfaces.back());
+    if (is_private || network == nullptr || !network->is_object())
         return;
     for (const auto* key : {"address", "address6"}) {
         const auto* address = network->as_object().if_contains(key);
@@ -72,12 +82,23 @@ json::array published_rules(const VmRecord& record) {
     return rules;
 }
 
+// Ports are published to the outside, through passt: on a network they need rules.
+json::object without_published(json::object document) {
+    json::array kept;
+    for (const auto& rule : document.at("rules").as_array())
+        if (!rule.at("id").as_string().starts_with("published-"))
+            kept.push_back(rule);
+    document["rules"] = std::move(kept);
+    return document;
+}
+
 Result<> push_to(const LiveVm& vm, const json::object& document) {
     if (!vm.trouble.empty())
         return fail("{}", vm.trouble);
     const MonitorClient client(vm.record.api_socket(), vm.record.name);
     for (const auto& id : vm.interfaces)
-        TRY(client.put("/network-interfaces/" + id + "/security-groups", document));
+        TRY(client.put("/network-interfaces/" + id + "/security-groups",
+                       is_on_network(vm.record, id) ? without_published(document) : document));
     return {};
 }
 

@@ -56,6 +56,7 @@ int run(int argc, char** argv) {
     masu::cli::add_kill_command(program, invocation);
     masu::cli::add_rm_command(program, invocation);
     masu::cli::add_image_command(program, invocation);
+    masu::cli::add_net_command(program, invocation);
     masu::cli::add_flow_logs_command(program, invocation);
     masu::cli::add_sg_command(program, invocation);
     masu::cli::add_snapshot_command(program, invocation);

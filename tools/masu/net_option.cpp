@@ -5,6 +5,7 @@
 
 #include "base/bytes.hpp"
 #include "devices/net/firewall/address.hpp"
+#include "devices/net/services/service_config.hpp"
 
 namespace masu::cli {
 namespace {
@@ -39,7 +40,7 @@ Result<> check_address(std::string_view key, std::string_view text) {
 
 Result<> apply(NetOption& net, std::string_view key, std::string_view value) {
     const std::string text(value);
-    if (key == "mac") {
+    if (key == "mac" && net.kind != NetOption::Kind::Network) {
         const auto mac = TRY(net::parse_mac(text));
         if ((mac[0] & 1) != 0 || mac == net::MacAddress())
             return fail("--net: mac={} is a group's address, or all zeros", value);
@@ -60,6 +61,9 @@ Result<> apply(NetOption& net, std::string_view key, std::string_view value) {
                 "172.31.0.10/20",
                 value);
         net.address = text;
+    } else if (key == "address" && net.kind == NetOption::Kind::Network) {
+        TRY(check_address(key, value));
+        net.address = text;
     } else if (key == "gateway" && net.kind == NetOption::Kind::Tap) {
         TRY(check_address(key, value));
         net.gateway = text;
@@ -70,11 +74,26 @@ Result<> apply(NetOption& net, std::string_view key, std::string_view value) {
             return fail("--net: {} DNS servers at most", max_dns);
     } else {
         return fail(
-            "--net: unknown setting \"{}\"; known are mac=M, mtu=N, bw=SIZE and pps=N, and "
-            "for a TAP also address=A/LENGTH, gateway=A and dns=A",
+            "--net: unknown setting \"{}\"; known are mac=M, mtu=N, bw=SIZE and pps=N, "
+            "for a TAP also address=A/LENGTH, gateway=A and dns=A, and for a network address=A "
+            "but no mac=",
             key);
     }
     return {};
+}
+
+std::string_view kind_text(NetOption::Kind kind) {
+    switch (kind) {
+        case NetOption::Kind::None:
+            return "none";
+        case NetOption::Kind::User:
+            return "user";
+        case NetOption::Kind::Tap:
+            return "tap";
+        case NetOption::Kind::Network:
+            return "network";
+    }
+    return "none";
 }
 
 boost::json::object per_second(std::uint64_t rate) {
@@ -105,8 +124,13 @@ Result<NetOption> parse_net_option(std::string_view text) {
     } else if (kind.starts_with("tap=") && kind.size() > 4) {
         net.kind = NetOption::Kind::Tap;
         net.tap = kind.substr(4);
+    } else if (kind.starts_with("network=") && kind.size() > 8) {
+        net.kind = NetOption::Kind::Network;
+        net.network = kind.substr(8);
     } else {
-        return fail("--net {}: must be user, tap=NAME or none, with settings after a comma", text);
+        return fail(
+            "--net {}: must be user, network=NAME, tap=NAME or none, with settings after a comma",
+            text);
     }
     for (std::size_t i = 1; i < parts.size(); ++i) {
         const auto equals = parts[i].find('=');
@@ -146,21 +170,33 @@ boost::json::object interface_request(const NetOption& net, std::string_view id,
         if (net.gateway)
             network["gateway"] = *net.gateway;
         network["dns"] = boost::json::array(net.dns.begin(), net.dns.end());
+        if (net.address6) {
+            // Only the guest's own monitor ever hears of this router.
+            network["address6"] = *net.address6;
+            network["gateway6"] = net::to_string(net::link_local_of(net::service_mac));
+            network["local_gateway6"] = true;
+        }
+        if (net.kind == NetOption::Kind::Network)
+            network["shared_link"] = true;
         request["guest_network"] = std::move(network);
     }
     return request;
 }
 
 boost::json::object to_json(const NetOption& net) {
-    boost::json::object object{{"kind", net.kind == NetOption::Kind::Tap ? "tap" : "user"}};
+    boost::json::object object{{"kind", kind_text(net.kind)}};
     if (net.kind == NetOption::Kind::Tap)
         object["tap"] = net.tap;
+    if (net.kind == NetOption::Kind::Network)
+        object["network"] = net.network;
     if (net.mac)
         object["mac"] = *net.mac;
     if (net.mtu)
         object["mtu"] = *net.mtu;
     if (net.address)
         object["address"] = *net.address;
+    if (net.address6)
+        object["address6"] = *net.address6;
     if (net.gateway)
         object["gateway"] = *net.gateway;
     object["dns"] = boost::json::array(net.dns.begin(), net.dns.end());
@@ -173,12 +209,15 @@ boost::json::object to_json(const NetOption& net) {
 
 NetOption net_from_json(const boost::json::object& object) {
     NetOption net;
-    net.kind =
-        object.at("kind").as_string() == "tap" ? NetOption::Kind::Tap : NetOption::Kind::User;
+    for (const auto kind : {NetOption::Kind::User, NetOption::Kind::Tap, NetOption::Kind::Network})
+        if (object.at("kind").as_string() == kind_text(kind))
+            net.kind = kind;
     net.tap = text_of(object, "tap").value_or("");
+    net.network = text_of(object, "network").value_or("");
     net.mac = text_of(object, "mac");
     net.mtu = number_of(object, "mtu");
     net.address = text_of(object, "address");
+    net.address6 = text_of(object, "address6");
     net.gateway = text_of(object, "gateway");
     for (const auto& server : object.at("dns").as_array())
         net.dns.emplace_back(server.as_string());

@@ -13,14 +13,18 @@
 
 namespace masu::cli {
 
-// user[,SETTING]..., tap=NAME[,SETTING]... or none.
+// user[,SETTING]..., tap=NAME[,SETTING]..., network=NAME[,SETTING]... or none.
 struct NetOption {
-    enum class Kind { None, User, Tap };
+    enum class Kind { None, User, Tap, Network };
     Kind kind = Kind::None;
-    std::string tap;                     // the interface's name, of kind Tap
-    std::optional<std::string> mac;      // absent: one is made up
-    std::optional<std::uint64_t> mtu;    // bytes
-    std::optional<std::string> address;  // "172.31.0.10/20": the monitor hands it out by DHCP
+    std::string tap;                   // the interface's name, of kind Tap
+    std::string network;               // the network's name, of kind Network
+    std::optional<std::string> mac;    // absent: one is made up
+    std::optional<std::uint64_t> mtu;  // bytes
+    // "172.31.0.10/20": the monitor hands it out by DHCP. Of kind Network the one wished for,
+    // without a length, until the VM has joined.
+    std::optional<std::string> address;
+    std::optional<std::string> address6;  // with its length; of kind Network, once it has joined
     std::optional<std::string> gateway;
     std::vector<std::string> dns;
     std::optional<std::uint64_t> bandwidth;  // bytes a second, each way
@@ -30,8 +34,8 @@ struct NetOption {
 
 [[nodiscard]] Result<NetOption> parse_net_option(std::string_view text);
 
-// The body of PUT /network-interfaces/{id}; the backend's descriptor, of kind User, is the
-// caller's to add.
+// The body of PUT /network-interfaces/{id}; the backend's descriptor, of kinds User and Network, is
+// the caller's to add.
 [[nodiscard]] boost::json::object interface_request(const NetOption& net, std::string_view id,
                                                     std::string_view hostname);
 

@@ -51,6 +51,7 @@ constexpr const char* footer =
     "debian.raw\n"
     "  masu run --kernel vmlinux --type t3.micro --disk rootfs.ext4,overlay=web.overlay --name web "
     "-d\n"
+    "  masu run debian --net user --net network=lab --name db -d\n"
     "  masu run --kernel vmlinux --cpus 4 --memory 6G --disk root.ext4,ro --disk "
     "data.raw,iops=3000,bw=125M";
 
@@ -315,10 +316,11 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
     command
         .add_option(
             "--net", options.nets,
-            "The network: user (through passt; the default where it is installed), tap=NAME "
-            "(an interface of this machine) or none. Settings: mac=M, mtu=N, bw=SIZE "
-            "(bytes a second), pps=N (packets a second); of a TAP also address=A/LENGTH, "
-            "gateway=A, dns=A. Repeat for more interfaces")
+            "The network: user (through passt; the default where it is installed), network=NAME "
+            "(with the other VMs on it; masu net makes one), tap=NAME (an interface of this "
+            "machine) or none. Settings: mac=M, mtu=N, bw=SIZE (bytes a second), pps=N (packets a "
+            "second); of a TAP also address=A/LENGTH, gateway=A, dns=A; of a network also "
+            "address=A. Repeat for more interfaces")
         ->type_name("NET[,SETTING]...")
         ->allow_extra_args(false)
         ->take_all();

@@ -32,7 +32,7 @@ Result<Endpoint> endpoint_of(const VmRecord& record) {
                                 : port.host_address,
                             port.host};
     for (const auto& net : record.nets)
-        if (net.address)
+        if (net.kind == NetOption::Kind::Tap && net.address)
             return Endpoint{net.address->substr(0, net.address->find('/'))};
     return fail(
         "{} cannot be reached by ssh: publish its port 22 (masu run -p 2222:22), or give "

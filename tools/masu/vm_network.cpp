@@ -3,12 +3,14 @@
 
 #include <boost/json.hpp>
 #include <ctime>
+#include <tuple>
 
 #include "base/atomic_file.hpp"
 #include "base/base64.hpp"
 #include "base/bytes.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/host_file.hpp"
+#include "tools/masu/network_join.hpp"
 #include "tools/masu/passt_process.hpp"
 
 namespace masu::cli {
@@ -98,6 +100,10 @@ Result<> choose_networks(const NetworkOptions& options, VmRecord& record) {
         auto net = TRY(parse_net_option(text));
         if (net.kind == NetOption::Kind::None && options.nets.size() > 1)
             return fail("--net none and another --net contradict each other");
+        if (net.kind == NetOption::Kind::Network) {
+            const NetworkStore networks(TRY(open_store()));
+            std::ignore = TRY(networks.find(net.network));
+        }
         if (net.kind != NetOption::Kind::None)
             record.nets.push_back(std::move(net));
     }
@@ -144,6 +150,10 @@ Result<std::vector<Fd>> start_networks(const NetworkOptions& options, VmRecord& 
                                        const VmFolder& folder) {
     std::vector<Fd> sockets(record.nets.size());
     for (std::size_t i = 0; i < record.nets.size(); ++i) {
+        if (record.nets[i].kind == NetOption::Kind::Network) {
+            const NetworkStore networks(TRY(open_store()));
+            sockets[i] = TRY(join_network(networks, record, i));
+        }
         if (record.nets[i].kind != NetOption::Kind::User)
             continue;
         auto socket = start_passt(*find_passt(), record.ports, folder.file("passt.log"));
@@ -167,17 +177,19 @@ Result<> configure_networks(const MonitorClient& client, const VmRecord& record,
         const auto& net = record.nets[i];
         const auto id = interface_id(i);
         addressed = addressed || has_address(net);
-        TRY(client.put("/network-interfaces/" + id,
-                       net.kind == NetOption::Kind::User
+        auto request = net.kind == NetOption::Kind::User
                            ? user_request(net, id, record.name, sockets[i].get())
-                           : interface_request(net, id, record.name)));
+                           : interface_request(net, id, record.name);
+        if (net.kind == NetOption::Kind::Network)
+            request["passt_fd"] = sockets[i].get();
+        TRY(client.put("/network-interfaces/" + id, request));
     }
     if (metadata.on && addressed)
         TRY(client.put("/instance-metadata", metadata_request(record, metadata)));
     else if (!metadata.user_data.empty() || !metadata.keys.empty())
         return fail(
-            "--user-data and --ssh-key reach the guest over its network; use --net user, "
-            "or give a TAP an address=");
+            "--user-data and --ssh-key reach the guest over its network; use --net user or "
+            "--net network=NAME, or give a TAP an address=");
     return {};
 }
 

@@ -174,6 +174,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         else:
             monitor.config[self.path[1:]] = body
+            if body.get("guest_network", {}).get("shared_link"):  # a network of VMs
+                monitor.config.setdefault("network-interfaces", []).append(body)
         self.reply(204)
 
     def act(self, action):

@@ -30,13 +30,48 @@ TEST_CASE("--net in its three kinds, with settings in any order") {
     CHECK(request.at("guest_network").at("hostname").as_string() == "web");
 }
 
+TEST_CASE("--net network=NAME, before and after the VM has joined") {
+    auto net = parse_net_option("network=lab,address=10.1.0.7,pps=5K");
+    REQUIRE(net);
+    CHECK(net->kind == NetOption::Kind::Network);
+    CHECK(net->network == "lab");
+    CHECK(net_from_json(to_json(*net)) == *net);
+    net->address = "10.1.0.7/24";
+    net->address6 = "fd00:1::7/64";
+    net->mac = "06:2a:0a:01:00:07";
+    CHECK(net_from_json(to_json(*net)) == *net);
+    const auto request = interface_request(*net, "net0", "web");
+    const auto& guest = request.at("guest_network").as_object();
+    CHECK(guest.at("address6").as_string() == "fd00:1::7/64");
+    CHECK(guest.at("shared_link").as_bool());
+    CHECK_FALSE(guest.contains("gateway"));
+    CHECK_FALSE(request.contains("host_dev_name"));
+}
+
 TEST_CASE("--net that makes no sense is refused with the reason") {
-    for (const char* bad :
-         {"", "tap", "tap=", "bridge", "none,mtu=1400", "user,mtu", "user,mtu=", "user,mtu=5",
-          "user,mtu=70000", "user,bw=0", "user,mac=zz", "user,mac=01:00:00:00:00:00",
-          "user,address=10.0.0.2/24", "user,colour=red", "tap=t,address=10.0.0.2",
-          "tap=t,gateway=10.0.0.1", "tap=t,address=10.0.0.2/24,gateway=x",
-          "tap=t,address=10.0.0.2/24,dns=1,dns=2"})
+    for (const char* bad : {"network",
+                            "network=",
+                            "network=a,mac=06:00:00:00:00:01",
+                            "network=a,address=10.0.0.2/24",
+                            "network=a,gateway=10.0.0.1",
+                            "",
+                            "tap",
+                            "tap=",
+                            "bridge",
+                            "none,mtu=1400",
+                            "user,mtu",
+                            "user,mtu=",
+                            "user,mtu=5",
+                            "user,mtu=70000",
+                            "user,bw=0",
+                            "user,mac=zz",
+                            "user,mac=01:00:00:00:00:00",
+                            "user,address=10.0.0.2/24",
+                            "user,colour=red",
+                            "tap=t,address=10.0.0.2",
+                            "tap=t,gateway=10.0.0.1",
+                            "tap=t,address=10.0.0.2/24,gateway=x",
+                            "tap=t,address=10.0.0.2/24,dns=1,dns=2"})
         CHECK_MESSAGE(!parse_net_option(bad), bad);
 }
 

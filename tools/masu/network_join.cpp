@@ -1,0 +1,35 @@
+// A lease, then a port for it, under the networks' lock.
+#include "tools/masu/network_join.hpp"
+
+#include "tools/masu/switch_client.hpp"
+
+namespace masu::cli {
+
+Result<Fd> join_network(const NetworkStore& networks, VmRecord& record, std::size_t index) {
+    auto& net = record.nets[index];
+    std::optional<net::Address> wanted;
+    if (net.address)
+        wanted = TRY(net::parse_address(net.address->substr(0, net.address->find('/'))));
+    Fd port;
+    const auto join = [&](NetworkRecord& network) -> Result<> {
+        const auto lease =
+            TRY(give_lease(network, wanted, record.name, record.id, fmt::format("net{}", index)));
+        const auto& [mac, ipv4, ipv6] = lease.addresses;
+        // A guest that was saved has its MAC in memory, and goes on with it.
+        if (net.mac && *net.mac != net::to_string(mac))
+            return fail("network {} gives {} the MAC {}, but its guest was saved with {}",
+                        network.name, record.name, net::to_string(mac), *net.mac);
+        port = TRY(join_switch(networks, network, lease));
+        net.mac = net::to_string(mac);
+        net.address = fmt::format("{}/{}", net::to_string(ipv4), network.subnet.length);
+        if (ipv6)
+            net.address6 = fmt::format("{}/{}", net::to_string(*ipv6), network.subnet6->length);
+        if (!net.mtu)
+            net.mtu = network.mtu;
+        return {};
+    };
+    TRY(networks.change(net.network, join));
+    return port;
+}
+
+}  // namespace masu::cli

@@ -1,0 +1,20 @@
+// Putting a VM on a network: an address of its own, and a port of the network's switch.
+#pragma once
+
+#include <cstddef>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+#include "tools/masu/network_store.hpp"
+#include "tools/masu/vm_record.hpp"
+
+namespace masu::cli {
+
+// Joins the VM's interface `index`, of kind Network; the VM's folder is there and its lock is held,
+// for the lease lasts as long as that. Fills in address, address6, mac and mtu of the interface; an
+// address that is there already is the one wished for.
+// Returns the monitor's end of the port (passt's framing).
+[[nodiscard]] Result<Fd> join_network(const NetworkStore& networks, VmRecord& record,
+                                      std::size_t index);
+
+}  // namespace masu::cli

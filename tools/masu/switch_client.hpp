@@ -1,0 +1,36 @@
+// The switch of a network, as commands use it: started on first use, asked, and told to end.
+#pragma once
+
+#include <string>
+
+#include <boost/json/array.hpp>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+#include "tools/masu/network_store.hpp"
+
+namespace masu::cli {
+
+// Requests and answers, one packet each on a SOCK_SEQPACKET socket: a JSON object. A request is
+//   {"action": "join", "vm", "vm_id", "mac", "address"[, "address6"]} with the port's descriptor,
+//   {"action": "ports"} or {"action": "stop"}
+// and its answer {"ports": [...]}, {} or {"error": TEXT}, with "in_use": true where an address is
+// another port's.
+namespace switch_protocol {
+inline constexpr std::size_t request_limit = 4096;
+inline constexpr std::size_t answer_limit = 1 << 20;
+}  // namespace switch_protocol
+
+// A port for the lease: the monitor's end of it. Starts the switch where none runs. The caller
+// holds the network's lock, so that nobody else starts one at the same time.
+[[nodiscard]] Result<Fd> join_switch(const NetworkStore& networks, const NetworkRecord& network,
+                                     const Lease& lease);
+
+// What runs through each port; nothing where no switch runs.
+[[nodiscard]] boost::json::array switch_ports(const NetworkStore& networks,
+                                              const NetworkRecord& network);
+
+// Ends the switch, if one runs, and deletes its socket.
+void stop_switch(const NetworkStore& networks, const NetworkRecord& network);
+
+}  // namespace masu::cli
