@@ -40,6 +40,7 @@ bool GuestMemory::write(GuestAddress to, std::span<const std::byte> from) const 
         return false;
     if (!from.empty())
         std::memcpy(bytes->data(), from.data(), from.size());
+    wrote(bytes->data(), bytes->size());
     return true;
 }
 

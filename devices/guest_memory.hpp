@@ -11,6 +11,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "devices/dirty_pages.hpp"
+
 namespace masu {
 
 // A guest-physical address (bytes).
@@ -33,19 +35,28 @@ class GuestMemory {
     };
 
     // Regions must not overlap; at most a handful (a lookup is a short linear scan).
-    explicit GuestMemory(std::vector<Region> regions) : regions_(std::move(regions)) {}
+    // `dirty`, if given, outlives it and hears of every write.
+    explicit GuestMemory(std::vector<Region> regions, DirtyPages* dirty = nullptr)
+        : regions_(std::move(regions)), dirty_(dirty) {}
 
     [[nodiscard]] const std::vector<Region>& regions() const noexcept { return regions_; }
     [[nodiscard]] std::uint64_t total_bytes() const noexcept;
 
     // The host bytes of [address, address + size), or empty when they do not all lie in one region.
-    // For I/O into and out of the guest only: never parse through it, copy with load()/read().
+    // For I/O into and out of the guest only: never parse through it, copy with load()/read(). Who
+    // writes there says so afterwards, with wrote().
     // A zero-size slice of a valid address is an engaged optional with an empty span.
     [[nodiscard]] std::optional<std::span<std::byte>> slice(GuestAddress address,
                                                             std::uint64_t size) const noexcept;
 
     [[nodiscard]] bool read(GuestAddress from, std::span<std::byte> to) const noexcept;
     [[nodiscard]] bool write(GuestAddress to, std::span<const std::byte> from) const noexcept;
+
+    // Bytes of a slice were written: for the dirty log, where there is one.
+    void wrote(const void* start, std::size_t size) const noexcept {
+        if (dirty_ != nullptr)
+            dirty_->mark(start, size);
+    }
 
     // One copy of a T, or nullopt when the range is not RAM.
     template <class T>
@@ -70,6 +81,7 @@ class GuestMemory {
 
   private:
     std::vector<Region> regions_;
+    DirtyPages* dirty_ = nullptr;
 };
 
 }  // namespace masu

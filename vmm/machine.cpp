@@ -8,6 +8,7 @@
 #include <atomic>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "base/bytes.hpp"
 #include "devices/block/virtio_block.hpp"
@@ -24,10 +25,12 @@
 #include "vmm/kvm/vcpu.hpp"
 #include "vmm/kvm/vcpu_set.hpp"
 #include "vmm/kvm/vm.hpp"
+#include "vmm/kvm/write_log.hpp"
 #include "vmm/layout.hpp"
 #include "vmm/net/guest_network.hpp"
 #include "vmm/platform.hpp"
 #include "vmm/snapshot/memory_file.hpp"
+#include "vmm/snapshot/working_set.hpp"
 #include "vmm/virtio_devices.hpp"
 
 namespace masu {
@@ -41,7 +44,8 @@ class KvmMachine final : public Machine {
         : context_(std::move(context)),
           kvm_(std::move(kvm)),
           ram_(std::move(ram)),
-          memory_(ram_.memory()) {}
+          dirty_(ram_.bytes()),
+          memory_(ram_.regions(), &dirty_) {}
     ~KvmMachine() override;
 
     // The steps of create(), in order.
@@ -54,9 +58,17 @@ class KvmMachine final : public Machine {
     [[nodiscard]] Result<> put_back_devices();
     [[nodiscard]] Result<> put_back_vcpus(const VmConfig& config);
     void go_on_from(RestoreSource source) { source_ = std::move(source); }
+    void populate(snapshot::PageList list) { population_.emplace(ram_, std::move(list)); }
 
     [[nodiscard]] Result<snapshot::MachineState> save() override;
     [[nodiscard]] const kvm::GuestRam& ram() const override { return ram_; }
+    [[nodiscard]] Result<> log_writes(bool on) override {
+        return on ? write_log_->start() : write_log_->stop();
+    }
+    [[nodiscard]] bool logs_writes() const override { return write_log_->on(); }
+    [[nodiscard]] Result<> collect_writes(PageSet& into) override {
+        return write_log_->collect(into);
+    }
     [[nodiscard]] Result<> start() override;
     [[nodiscard]] Result<> pause() override;
     [[nodiscard]] Result<> resume() override;
@@ -100,8 +112,11 @@ class KvmMachine final : public Machine {
 
     kvm::Kvm kvm_;
     kvm::GuestRam ram_;
+    std::optional<snapshot::WorkingSetPopulation> population_;  // ends before ram_ does
+    DirtyPages dirty_;
     GuestMemory memory_;
     std::unique_ptr<kvm::Vm> vm_;
+    std::unique_ptr<kvm::WriteLog> write_log_;
     Bus ports_;
     Bus mmio_;
     std::unique_ptr<kvm::IrqRoutes> routes_;
@@ -126,7 +141,10 @@ KvmMachine::~KvmMachine() {
 
 Result<> KvmMachine::make_vm(const VmConfig& config) {
     vm_ = TRY(kvm::Vm::create(kvm_));
-    TRY(vm_->map_memory(memory_, config.machine.track_dirty_pages));
+    TRY(vm_->map_memory(memory_));
+    write_log_ = std::make_unique<kvm::WriteLog>(kvm_, *vm_, memory_, dirty_);
+    if (config.machine.track_dirty_pages)
+        TRY(write_log_->start());
     routes_ = std::make_unique<kvm::IrqRoutes>(*vm_, context_.log.with_component("irq"));
     return {};
 }
@@ -539,6 +557,8 @@ Result<std::unique_ptr<Machine>> Machine::restore(const VmConfig& config, Restor
     auto ram = TRY(snapshot::map_memory(source.memory_path, source.state.memory_bytes));
     auto machine = std::make_unique<KvmMachine>(std::move(context), std::move(kvm), std::move(ram));
     TRY(machine->check_source(config, source));
+    if (source.working_set)
+        machine->populate(*std::exchange(source.working_set, std::nullopt));
     machine->go_on_from(std::move(source));
     TRY(machine->make_vm(config));
     TRY(machine->make_devices(config));

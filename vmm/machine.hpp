@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -15,6 +16,7 @@
 #include "vmm/config.hpp"
 #include "vmm/kvm/guest_ram.hpp"
 #include "vmm/net/network.hpp"
+#include "vmm/page_set.hpp"
 #include "vmm/snapshot/machine_state.hpp"
 
 namespace masu {
@@ -58,6 +60,7 @@ struct RestoreSource {
     snapshot::MachineState state;
     std::string memory_path;
     ClockPolicy clock = ClockPolicy::Continue;
+    std::optional<snapshot::PageList> working_set;  // to bring in ahead of the guest
 };
 
 // Created stopped; start() lets the vCPUs run. Every method is called on the loop's thread.
@@ -82,6 +85,15 @@ class Machine {
     // until the loop goes on.
     [[nodiscard]] virtual Result<snapshot::MachineState> save() = 0;
     [[nodiscard]] virtual const kvm::GuestRam& ram() const = 0;
+
+    // Keeps a log of the pages that vCPUs and devices write to, or not any more (kvm::WriteLog). At
+    // first: as the configuration's track_dirty_pages says.
+    [[nodiscard]] virtual Result<> log_writes(bool on) = 0;
+    [[nodiscard]] virtual bool logs_writes() const = 0;
+    // Adds the pages written since the last time to a set of all pages of ram(). Any one thread at
+    // a time, also while the guest runs. A page copied afterwards is up to date or will be
+    // collected again. After an error only a whole save is right.
+    [[nodiscard]] virtual Result<> collect_writes(PageSet& into) = 0;
 
     // Stops all vCPUs (each has acknowledged when this returns) / lets them go on. Idempotent.
     [[nodiscard]] virtual Result<> pause() = 0;

@@ -339,6 +339,7 @@ Result<> Monitor::start_machine() {
     boot_start_ = services_.clock.now();
     TRY(machine_->start());
     machine_started_ = true;
+    TRY(begin_recording());
     services_.console.set_input(
         [this](std::span<const std::byte> bytes) { return machine_->console_input(bytes); });
     return {};
@@ -347,6 +348,17 @@ Result<> Monitor::start_machine() {
 void Monitor::drop_machine() {
     services_.console.set_input({});
     ++generation_;
+    if (live_save_) {
+        live_save_->give_up();
+        last_save_ = live_save_->progress();
+        if (last_save_.state == snapshot::SaveState::Running) {
+            last_save_.state = snapshot::SaveState::Failed;
+            last_save_.error = "the VM ended or restarted before it was saved";
+        }
+        live_save_.reset();
+    }
+    lineage_ = {};
+    recording_.reset();
     machine_.reset();
     machine_started_ = false;
 }

@@ -14,6 +14,8 @@
 #include "vmm/machine.hpp"
 #include "vmm/metrics_file.hpp"
 #include "vmm/panic_line.hpp"
+#include "vmm/snapshot/lineage.hpp"
+#include "vmm/snapshot/live_save.hpp"
 #include "vmm/vmm_action.hpp"
 
 namespace masu {
@@ -109,7 +111,9 @@ class Monitor {
     [[nodiscard]] Result<VmmReply> carry_out(const action::PatchDrive& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::PatchNetworkInterface& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::CreateSnapshot& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::GetSaveProgress& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::LoadSnapshot& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::EndWorkingSet& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::Pause& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::Resume& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::FlushMetrics& action);
@@ -123,6 +127,21 @@ class Monitor {
     [[nodiscard]] Result<> take_config(const action::LoadSnapshot& action,
                                        const snapshot::MachineState& state);
     [[nodiscard]] Result<> load(const action::LoadSnapshot& action);
+    [[nodiscard]] Result<> gather_writes();
+    [[nodiscard]] Result<snapshot::MemoryPlan> plan_memory(const action::CreateSnapshot& action);
+    [[nodiscard]] Result<snapshot::MachineState> save_state();
+    [[nodiscard]] Result<> save_paused(const action::CreateSnapshot& action);
+    [[nodiscard]] Result<> begin_live_save(const action::CreateSnapshot& action);
+    void note_saved(const action::CreateSnapshot& action, snapshot::MemoryForm form,
+                    snapshot::SaveResult result);
+    void end_live_save(const action::CreateSnapshot& action, Result<snapshot::SaveResult> result,
+                       const PageSet& collected);
+    [[nodiscard]] std::optional<snapshot::PageList> find_working_set(
+        const action::LoadSnapshot& action, const snapshot::SnapshotId& id,
+        std::uint64_t memory_bytes);
+    [[nodiscard]] Result<> begin_recording();
+    void look_whether_ready();
+    [[nodiscard]] Result<> end_recording();
     [[nodiscard]] Result<> start_machine();
     void drop_machine();
     void on_stopped(std::uint64_t generation, StopEvent event);
@@ -147,6 +166,18 @@ class Monitor {
     Nanoseconds boot_start_ = 0;
     bool machine_started_ = false;
     std::unique_ptr<Machine> machine_;
+    snapshot::Lineage lineage_;  // of the machine
+    snapshot::SaveProgress last_save_;
+    // Of the working set, of a machine that was just restored.
+    struct Recording {
+        std::string path;
+        snapshot::SnapshotId snapshot;
+        Nanoseconds length;
+        Nanoseconds end = 0;  // since it runs
+        std::optional<EventLoop::Timer> timer;
+    };
+    std::optional<Recording> recording_;
+    std::unique_ptr<snapshot::LiveSave> live_save_;  // after machine_, which it uses
 };
 
 }  // namespace masu

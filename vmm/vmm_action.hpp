@@ -17,6 +17,7 @@
 #include "vmm/boot_timer.hpp"
 #include "vmm/config.hpp"
 #include "vmm/net/flow_log_writer.hpp"
+#include "vmm/snapshot/save_progress.hpp"
 
 namespace masu {
 
@@ -188,7 +189,7 @@ struct PatchNetworkInterface {
     RateLimiterConfig rx_rate_limiter;
     RateLimiterConfig tx_rate_limiter;
 };
-// A full snapshot of the paused VM: into a directory of ours, or into two files, disks left alone.
+// A snapshot of the paused VM: into a directory of ours, or into two files, disks left alone.
 struct CreateSnapshot {
     static constexpr auto allowed = Allowed::PostBoot;
     static constexpr std::string_view name = "making a snapshot";
@@ -196,6 +197,17 @@ struct CreateSnapshot {
     std::string metadata;     // the caller's own, kept in the directory's manifest word for word
     std::string state_path;   // without a directory
     std::string memory_path;  // without a directory
+    // Only the pages written since the last snapshot: with two files nothing else is in the memory
+    // file; in a directory they go over a copy of that snapshot's, unless own_pages says otherwise.
+    bool diff = false;
+    bool own_pages = false;
+    // Into a directory, of the running VM: answered at once, done when SaveProgress says so.
+    bool live = false;
+};
+// Of the latest save.
+struct GetSaveProgress {
+    static constexpr auto allowed = Allowed::Always;
+    static constexpr std::string_view name = "reading how a save gets on";
 };
 // Makes the VM of a snapshot, paused or running. The configuration is the snapshot's, with the
 // changes given here.
@@ -207,12 +219,23 @@ struct LoadSnapshot {
         std::optional<std::string> path_on_host;
         std::optional<std::string> overlay_path;
     };
+    std::string directory;  // of both; or empty
     std::string state_path;
     std::string memory_path;
     bool resume = false;
     bool track_dirty_pages = false;
     bool clock_realtime = false;  // ClockPolicy::Realtime
+    // Of a directory: bring the pages in that its working-set file lists, if it has one.
+    bool use_working_set = true;
+    // Of a directory: write that file anew, when the guest or EndWorkingSet says that it is ready,
+    // or so many milliseconds after it was let run.
+    std::optional<std::uint64_t> record_working_set_ms;
     std::vector<Drive> drives;
+};
+// The guest is ready: what it has touched by now is its working set.
+struct EndWorkingSet {
+    static constexpr auto allowed = Allowed::PostBoot;
+    static constexpr std::string_view name = "ending the record of the working set";
 };
 struct Pause {
     static constexpr auto allowed = Allowed::PostBoot;
@@ -249,9 +272,9 @@ using VmmAction = std::variant<
     action::GetFirewall, action::SetFlowLog, action::SetMmdsConfig, action::SetInstanceMetadata,
     action::PutMmds, action::PatchMmds, action::GetMmds, action::SetEntropy, action::SetLogger,
     action::SetMetrics, action::SetSerial, action::StartInstance, action::PatchDrive,
-    action::PatchNetworkInterface, action::CreateSnapshot, action::LoadSnapshot, action::Pause,
-    action::Resume, action::FlushMetrics, action::SendCtrlAltDel, action::PressPowerButton,
-    action::Stop>;
+    action::PatchNetworkInterface, action::CreateSnapshot, action::GetSaveProgress,
+    action::LoadSnapshot, action::EndWorkingSet, action::Pause, action::Resume,
+    action::FlushMetrics, action::SendCtrlAltDel, action::PressPowerButton, action::Stop>;
 
 // What an action answers. Done: carried out, nothing to tell.
 struct Done {};
@@ -287,7 +310,8 @@ struct BootTimes {
     std::array<std::optional<Nanoseconds>, milestone_count> since_start;
 };
 
-using VmmReply = std::variant<Done, InstanceInfo, VersionInfo, MachineConfig, FullConfig,
-                              MetricsReport, BootTimes, FirewallReport, JsonText>;
+using VmmReply =
+    std::variant<Done, InstanceInfo, VersionInfo, MachineConfig, FullConfig, MetricsReport,
+                 BootTimes, FirewallReport, JsonText, snapshot::SaveProgress>;
 
 }  // namespace masu

@@ -111,6 +111,13 @@ std::size_t Chain::write(std::uint64_t offset, std::span<const std::byte> from) 
     return done;
 }
 
+void Chain::tell_written() const noexcept {
+    if (memory_ == nullptr || segments_.empty())
+        return;
+    for (const auto& segment : writable())
+        memory_->wrote(segment.iov_base, segment.iov_len);
+}
+
 bool slice_iovecs(std::span<const iovec> segments, std::uint64_t offset, std::uint64_t size,
                   std::vector<iovec>& out) {
     for (const auto& segment : segments) {
@@ -231,6 +238,7 @@ std::expected<std::optional<Chain>, QueueFault> Queue::pop() noexcept {
         return fail_with(QueueFault::BadIndex);
 
     Chain chain;
+    chain.memory_ = memory_;
     chain.head_ = head;
     if (!spare_.empty()) {
         chain.segments_ = std::move(spare_.back());
@@ -301,11 +309,15 @@ void Queue::complete(Chain&& chain, std::uint32_t written) noexcept {
     };
     static_assert(sizeof(UsedElement) == used_element_size);
     const std::size_t slot = next_used_ & (size_ - 1U);
-    store_unaligned(used_ring_ + slot * used_element_size, UsedElement{chain.head_, written});
+    auto* const element = used_ring_ + slot * used_element_size;
+    store_unaligned(element, UsedElement{chain.head_, written});
+    memory_->wrote(element, used_element_size);
     ++next_used_;
     // Release: pairs with the driver's read barrier after it has seen used->idx (2.7.14), so that
     // the element above and the data the device wrote are there for it.
     store_ring(used_index_, next_used_, std::memory_order_release);
+    memory_->wrote(used_index_, sizeof *used_index_);
+    chain.tell_written();
     recycle(std::move(chain));
 }
 
@@ -340,20 +352,24 @@ bool Queue::needs_interrupt() noexcept {
     return static_cast<std::uint16_t>(now - event - 1) < static_cast<std::uint16_t>(now - old);
 }
 
+void Queue::wish(std::uint16_t* word, std::uint16_t value) noexcept {
+    store_ring(word, value, std::memory_order_relaxed);
+    memory_->wrote(word, sizeof *word);
+}
+
 void Queue::disable_notifications() noexcept {
     // With the event index an avail_event that stays behind says the same.
     if (!event_idx_)
-        store_ring(used_flags_, used_f_no_notify, std::memory_order_relaxed);
+        wish(used_flags_, used_f_no_notify);
 }
 
 bool Queue::enable_notifications_beyond(std::uint16_t chains) noexcept {
     if (fault_)
         return false;
     if (event_idx_)
-        store_ring(avail_event_, static_cast<std::uint16_t>(next_avail_ + chains),
-                   std::memory_order_relaxed);
+        wish(avail_event_, static_cast<std::uint16_t>(next_avail_ + chains));
     else
-        store_ring(used_flags_, 0, std::memory_order_relaxed);
+        wish(used_flags_, 0);
     // Sequentially consistent: our wish is out before we look for buffers. Pairs with the driver's
     // full barrier between storing avail->idx and loading our wish (2.7.13.4.1).
     std::atomic_thread_fence(std::memory_order_seq_cst);

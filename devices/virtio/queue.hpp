@@ -63,7 +63,19 @@ class Queue;
 class Chain {
   public:
     Chain(Chain&& other) noexcept = default;
-    Chain& operator=(Chain&& other) noexcept = default;
+    Chain& operator=(Chain&& other) noexcept {
+        tell_written();
+        head_ = other.head_;
+        readable_count_ = other.readable_count_;
+        readable_size_ = other.readable_size_;
+        writable_size_ = other.writable_size_;
+        memory_ = other.memory_;
+        segments_ = std::move(other.segments_);
+        other.segments_.clear();
+        return *this;
+    }
+    // A chain that is dropped may have been written to as well.
+    ~Chain() { tell_written(); }
 
     [[nodiscard]] std::uint16_t head() const noexcept { return head_; }
     // iovecs of guest memory, for I/O only: the guest may change the bytes at any time.
@@ -84,6 +96,9 @@ class Chain {
   private:
     friend class Queue;
     Chain() = default;
+    // To the dirty log: all of the writable part, whatever the device made of it.
+    void tell_written() const noexcept;
+    const GuestMemory* memory_ = nullptr;
     std::uint16_t head_ = 0;
     std::size_t readable_count_ = 0;
     std::uint64_t readable_size_ = 0;
@@ -156,6 +171,7 @@ class Queue {
                                                                 Walk& walk) const noexcept;
     [[nodiscard]] std::uint16_t avail_index() const noexcept;
     void recycle(Chain&& chain) noexcept;
+    void wish(std::uint16_t* word, std::uint16_t value) noexcept;  // in the used ring
 
     // The rings as create() checked them; the mappings outlive the queue.
     const GuestMemory* memory_ = nullptr;

@@ -76,6 +76,7 @@ struct RunOptions {
     bool remove = false;
     bool no_reboot = false;
     bool boot_timer = false;
+    bool track_dirty_pages = false;
     bool boot_menu = false;
     unsigned boot_device = 0;
 };
@@ -184,8 +185,10 @@ boost::json::object boot_source(const VmRecord& record, const RunOptions& option
 
 Result<> configure(const MonitorClient& client, const VmRecord& record, const RunOptions& options,
                    const std::vector<Fd>& sockets, const GuestMetadata& metadata) {
-    TRY(client.put("/machine-config", boost::json::object{{"vcpu_count", record.cpus},
-                                                          {"mem_size_mib", record.memory_mib}}));
+    TRY(client.put("/machine-config",
+                   boost::json::object{{"vcpu_count", record.cpus},
+                                       {"mem_size_mib", record.memory_mib},
+                                       {"track_dirty_pages", options.track_dirty_pages}}));
     TRY(client.put("/boot-source", boot_source(record, options)));
     for (std::size_t i = 0; i < record.disks.size(); ++i) {
         const auto id = fmt::format("disk{}", i);
@@ -369,6 +372,9 @@ void add_life_options(CLI::App& command, RunOptions& options) {
         .add_option("--stop-timeout", options.stop_timeout,
                     "What `masu stop` waits between power button and kill (default 30)")
         ->type_name("SECONDS");
+    command.add_flag(
+        "--track-dirty-pages", options.track_dirty_pages,
+        "Log the pages it writes, for `masu snapshot create --diff`; costs some speed");
     command.add_flag("--boot-timer", options.boot_timer,
                      "Print how long the steps of the start took, at the end");
     add_choice(command, "--log-level", options.log_level,

@@ -1,6 +1,8 @@
 // masu snapshot create, ls, inspect and rm.
 #include "tools/masu/snapshot_commands.hpp"
 
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -9,12 +11,15 @@
 #include <boost/json.hpp>
 
 #include "base/bytes.hpp"
+#include "base/clock.hpp"
 #include "tools/masu/json_output.hpp"
 #include "tools/masu/monitor_client.hpp"
 #include "tools/masu/monitor_process.hpp"
 #include "tools/masu/progress.hpp"
 #include "tools/masu/snapshot_store.hpp"
 #include "tools/masu/vm_status.hpp"
+#include "vmm/page_set.hpp"
+#include "vmm/snapshot/save.hpp"
 
 namespace masu::cli {
 namespace {
@@ -22,8 +27,34 @@ namespace {
 // Writing the memory of the largest machine to a slow disk.
 constexpr int save_timeout_ms = 3'600'000;
 
-Result<> save(const MonitorClient& client, const VmRecord& record, const SnapshotStore& snapshots,
-              const std::string& name, const std::string& path) {
+struct CreateOptions {
+    std::string vm;
+    std::string name;
+    bool keep_paused = false;
+    bool diff = false;
+    bool own_pages = false;
+    bool live = false;
+    OutputFormat format = OutputFormat::Text;
+};
+
+// Waits for the end of a live save; what the monitor says of it.
+Result<boost::json::object> wait_for_save(const MonitorClient& client) {
+    constexpr auto interval = std::chrono::milliseconds(20);
+    for (;;) {
+        auto answer = TRY(client.get("/snapshot/create"));
+        auto& progress = answer.as_object();
+        if (progress.at("state") == "failed")
+            return fail("{}", std::string(progress.at("error").as_string()));
+        if (progress.at("state") != "running")
+            return std::move(progress);
+        std::this_thread::sleep_for(interval);
+    }
+}
+
+Result<boost::json::object> save(const MonitorClient& client, const VmRecord& record,
+                                 const SnapshotStore& snapshots, const CreateOptions& options,
+                                 const std::string& path) {
+    const auto& name = options.name;
     Progress progress("saving " + record.name);
     progress.stage("memory and disks", record.memory_mib * MiB);
     const std::jthread watcher([&](const std::stop_token& stop) {
@@ -32,13 +63,51 @@ Result<> save(const MonitorClient& client, const VmRecord& record, const Snapsho
             std::this_thread::sleep_for(std::chrono::milliseconds(100));
         }
     });
-    return client.put("/snapshot/create",
-                      boost::json::object{{"directory", path},
-                                          {"metadata", boost::json::serialize(to_json(record))}},
-                      save_timeout_ms);
+    boost::json::object body{{"directory", path},
+                             {"metadata", boost::json::serialize(to_json(record))}};
+    if (options.diff) {
+        body["snapshot_type"] = "Diff";
+        body["own_pages"] = options.own_pages;
+    }
+    if (options.live)
+        body["live"] = true;
+    TRY(client.put("/snapshot/create", body, save_timeout_ms));
+    return wait_for_save(client);
 }
 
-Result<int> create(const std::string& vm, const std::string& name, bool keep_paused) {
+// A snapshot of own pages whose parent is gone is good for nothing.
+Result<> check_parent(const SnapshotStore& snapshots, const std::string& name) {
+    const auto snapshot = TRY(snapshots.find(name));
+    if (snapshot.whole() || TRY(snapshots.parent_of(snapshot)))
+        return {};
+    TRY(snapshots.remove(name));
+    return fail("the snapshot {} that {} would build on was deleted; save the VM whole",
+                snapshot.parent_path, name);
+}
+
+void show_saved(const CreateOptions& options, boost::json::object saved, Nanoseconds pause) {
+    if (!saved.contains("pause_us"))
+        saved["pause_us"] = pause / 1000;
+    saved.erase("state");
+    saved["name"] = options.name;
+    if (options.format == OutputFormat::Json) {
+        print_json(saved);
+        return;
+    }
+    if (options.live)
+        note(fmt::format("{} stood still for {} us, after {} rounds of copying while it ran",
+                         options.vm, plain_text(saved["pause_us"]),
+                         saved["rounds"].is_null() ? "0" : plain_text(saved["rounds"])));
+    if (options.diff && saved["memory_form"] == "whole")
+        note(
+            fmt::format("{} was saved whole: nothing is known of what it wrote since a snapshot; "
+                        "start it with --track-dirty-pages",
+                        options.vm));
+    std::puts(options.name.c_str());
+}
+
+Result<int> create(const CreateOptions& options) {
+    const auto& [vm, name, keep_paused, diff, own_pages, live, format] = options;
     const auto store = TRY(open_store());
     const auto snapshots = TRY(open_snapshot_store());
     const auto folder = TRY(store.find(vm));
@@ -50,14 +119,18 @@ Result<int> create(const std::string& vm, const std::string& name, bool keep_pau
     const auto info = TRY(client.get("/"));
     const auto* state = info.is_object() ? info.get_object().if_contains("state") : nullptr;
     const bool was_running = state != nullptr && *state == "Running";
-    if (was_running)
+    const SystemClock clock;
+    const auto begun = clock.now();
+    const bool pause = was_running && !live;
+    if (pause)
         TRY(client.patch("/vm", boost::json::object{{"state", "Paused"}}));
-    const auto saved = save(client, record, snapshots, name, path);
-    if (was_running && !keep_paused)
+    const auto saved = save(client, record, snapshots, options, path);
+    if (pause && !keep_paused)
         TRY(client.patch("/vm", boost::json::object{{"state", "Resumed"}}));
     if (!saved)
         return std::unexpected(saved.error());
-    std::puts(name.c_str());
+    TRY(check_parent(snapshots, name));
+    show_saved(options, *saved, clock.now() - begun);
     return 0;
 }
 
@@ -82,6 +155,7 @@ boost::json::object summary(const Snapshot& snapshot, const std::vector<std::str
             {"cpus", snapshot.vm.cpus},
             {"memory_bytes", snapshot.memory_bytes},
             {"memory_stored_bytes", snapshot.memory_stored},
+            {"memory_form", snapshot.memory_form},
             {"stored_bytes", snapshot.stored_bytes()},
             {"in_use_by", std::move(clones)}};
 }
@@ -127,6 +201,27 @@ Result<int> inspect(const std::string& name, OutputFormat format) {
     const auto snapshot = TRY(snapshots.find(name));
     auto object = summary(snapshot, TRY(users_of(name)));
     object["path"] = snapshot.path;
+    object["own_pages"] = snapshot.memory_written / guest_page;
+    // What lies in extents that the file system shares with the snapshot below.
+    object["shared_pages"] =
+        snapshot.memory_form == "on-base" ? TRY(snapshots.shared_bytes(snapshot)) / guest_page : 0;
+    const auto working_set = snapshot.path + "/" + snapshot::working_set_name;
+    if (::access(working_set.c_str(), F_OK) == 0) {
+        const auto list = snapshot::load_page_list(working_set, snapshot::PageListKind::WorkingSet,
+                                                   snapshot.memory_bytes);
+        if (list)
+            object["working_set_pages"] = list->pages();
+        else
+            note(list.error().message);
+    }
+    boost::json::array chain;
+    for (const auto& below : TRY(snapshots.chain_of(snapshot)))
+        chain.emplace_back(below.name);
+    object["builds_on"] = std::move(chain);
+    boost::json::array needed_by;
+    for (const auto& above : TRY(snapshots.children_of(snapshot)))
+        needed_by.emplace_back(above);
+    object["needed_by"] = std::move(needed_by);
     for (const auto* key : {"format", "masu_version", "transport", "drives"})
         if (const auto* value = snapshot.manifest.if_contains(key))
             object[key] = *value;
@@ -148,7 +243,12 @@ Result<int> remove(const std::vector<std::string>& names) {
     for (const auto& name : names) {
         const auto done = [&]() -> Result<> {
             const auto held = TRY(snapshots.hold(name, true));
-            TRY(snapshots.find(name));
+            const auto snapshot = TRY(snapshots.find(name));
+            if (const auto needed = TRY(snapshots.children_of(snapshot)); !needed.empty())
+                return fail(
+                    "snapshot {} is needed by {}, which only hold what was written since: make "
+                    "them whole with `masu snapshot collapse`, or delete them first",
+                    name, fmt::join(needed, ", "));
             const auto users = TRY(users_of(name));
             if (!users.empty())
                 return fail("snapshot {} is in use by {}: end them first with `masu stop`", name,
@@ -164,31 +264,38 @@ Result<int> remove(const std::vector<std::string>& names) {
 }
 
 void add_create(CLI::App& group, Invocation& invocation) {
-    struct Options {
-        std::string vm;
-        std::string name;
-        bool keep_paused = false;
-    };
     auto* command = group.add_subcommand("create", "Save a VM as it is");
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<CreateOptions>();
     command->add_option("vm", options->vm, "Name of the VM")->type_name(vm_value)->required();
     command->add_option("name", options->name, "Name of the snapshot")
         ->type_name("NAME")
         ->required();
-    command->add_flag("--keep-paused", options->keep_paused,
-                      "Leave the VM paused afterwards, as for a template nobody uses itself");
+    auto* keep =
+        command->add_flag("--keep-paused", options->keep_paused,
+                          "Leave the VM paused afterwards, as for a template nobody uses itself");
+    command
+        ->add_flag("--live", options->live,
+                   "Copy memory while the VM runs, and stop it for the last of it only")
+        ->excludes(keep);
+    auto* diff = command->add_flag(
+        "--diff", options->diff,
+        "Write only the pages that changed since the VM's last snapshot, over a copy of that");
+    command
+        ->add_flag("--own-pages", options->own_pages,
+                   "With --diff: keep those pages and no copy; see `masu snapshot collapse`")
+        ->needs(diff);
+    add_output_option(*command, options->format);
     command->footer(
-        "The VM is paused meanwhile. Its disks are copied as they are at that moment, by\n"
+        "The VM is paused meanwhile, unless --live is given. Its disks are copied as they are at "
+        "that moment, by\n"
         "reflink where the file system has that; read-only disks and overlays' bases are not\n"
         "copied and must stay as they are.\n"
         "\n"
         "Example:\n"
-        "  masu snapshot create web web-warm");
-    command->callback([options, &invocation] {
-        invocation.run = [options] {
-            return create(options->vm, options->name, options->keep_paused);
-        };
-    });
+        "  masu snapshot create web web-warm\n"
+        "  masu snapshot create web web-warm-2 --diff --live");
+    command->callback(
+        [options, &invocation] { invocation.run = [options] { return create(*options); }; });
 }
 
 void add_ls(CLI::App& group, Invocation& invocation) {
@@ -231,7 +338,7 @@ void add_rm(CLI::App& group, Invocation& invocation) {
         ->required();
     command->footer(
         "Refused while a VM that was restored or cloned from it runs: the snapshot's memory\n"
-        "file is that VM's memory.\n"
+        "file is that VM's memory. Refused too while a snapshot of own pages builds on it.\n"
         "\n"
         "Example:\n"
         "  masu snapshot rm web-warm");
@@ -255,6 +362,7 @@ void add_snapshot_command(CLI::App& program, Invocation& invocation) {
     add_inspect(*group, invocation);
     add_restore(*group, invocation);
     add_clone(*group, invocation);
+    add_collapse(*group, invocation);
     add_rm(*group, invocation);
 }
 

@@ -7,5 +7,6 @@ namespace masu::cli {
 
 void add_restore(CLI::App& group, Invocation& invocation);
 void add_clone(CLI::App& group, Invocation& invocation);
+void add_collapse(CLI::App& group, Invocation& invocation);
 
 }  // namespace masu::cli

@@ -34,6 +34,9 @@ struct RestoreOptions {
     bool detach = false;
     bool remove = false;
     bool paused = false;
+    bool track_dirty_pages = false;
+    bool no_working_set = false;
+    unsigned record_working_set = 0;  // seconds
 };
 
 // The drives of one VM: each that can change gets an overlay of its own in the VM's folder. What
@@ -90,12 +93,15 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
             if (!options.detach)
                 console = TRY(connect_unix(record.console_socket()));
             const MonitorClient client(record.api_socket(), name);
-            TRY(client.put("/snapshot/load",
-                           boost::json::object{{"directory", snapshot.path},
-                                               {"resume_vm", !options.paused},
-                                               {"clock_realtime", options.clock == "realtime"},
-                                               {"drives", std::move(drives)}},
-                           load_timeout_ms));
+            boost::json::object body{{"directory", snapshot.path},
+                                     {"resume_vm", !options.paused},
+                                     {"clock_realtime", options.clock == "realtime"},
+                                     {"track_dirty_pages", options.track_dirty_pages},
+                                     {"working_set", !options.no_working_set},
+                                     {"drives", std::move(drives)}};
+            if (options.record_working_set > 0)
+                body["record_working_set_ms"] = options.record_working_set * 1000;
+            TRY(client.put("/snapshot/load", body, load_timeout_ms));
             return console;
         };
         auto console = load();
@@ -175,6 +181,10 @@ std::shared_ptr<RestoreOptions> add_common(CLI::App& command) {
                "realtime: the guest's clocks skip the time that has passed, and its wall clock is "
                "right at once (default); continue: they go on where they stopped");
     command.add_flag("--paused", options->paused, "Do not let it run yet");
+    command.add_flag("--track-dirty-pages", options->track_dirty_pages,
+                     "Log the pages it writes, so that each --diff holds those since the last one");
+    command.add_flag("--no-working-set", options->no_working_set,
+                     "Do not bring in the recorded working set ahead of the guest");
     command.add_flag("--rm", options->remove, "Delete the VM's state when it has ended");
     add_choice(command, "--log-level", options->log_level,
                {"trace", "debug", "info", "warn", "error", "off"},
@@ -191,6 +201,9 @@ void add_restore(CLI::App& group, Invocation& invocation) {
         ->type_name("NAME");
     command->add_flag("-d,--detach", options->detach,
                       "Return once the VM runs, and print its name");
+    command->add_flag("--record-working-set{2}", options->record_working_set,
+                      "Keep which pages it touches until it is ready, at most so many seconds "
+                      "(default 2), and have them ready for later restores");
     command->footer(
         "The VM gets overlays of its own for its disks; the snapshot stays as it is. Its kernel\n"
         "is told that it is a copy (VM generation ID) and reseeds its random numbers.\n"

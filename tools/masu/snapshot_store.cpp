@@ -1,7 +1,10 @@
 #include "tools/masu/snapshot_store.hpp"
 
 #include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,6 +37,18 @@ Snapshot parse_manifest(const std::string& text, const std::string& name, const 
     snapshot.saved = manifest.at("saved_ms").to_number<std::int64_t>() / 1000;
     snapshot.memory_bytes = manifest.at("memory_bytes").to_number<std::uint64_t>();
     snapshot.memory_stored = manifest.at("memory_stored_bytes").to_number<std::uint64_t>();
+    const auto text_or_nothing = [&](std::string_view key) {
+        return manifest.contains(key) ? text_at(manifest, key) : std::string();
+    };
+    snapshot.memory_form = text_or_nothing("memory_form");
+    if (snapshot.memory_form.empty())
+        snapshot.memory_form = "whole";
+    snapshot.memory_written = manifest.contains("memory_written_bytes")
+                                  ? manifest.at("memory_written_bytes").to_number<std::uint64_t>()
+                                  : snapshot.memory_stored;
+    snapshot.id = text_or_nothing("id");
+    snapshot.parent_id = text_or_nothing("parent_id");
+    snapshot.parent_path = text_or_nothing("parent_path");
     for (const auto& value : manifest.at("drives").as_array()) {
         const auto& drive = value.as_object();
         snapshot.drives.push_back(
@@ -154,6 +169,79 @@ std::uint64_t SnapshotStore::bytes_so_far(const std::string& name) const {
         if (entry.path().filename().string().starts_with(name + partial_mark))
             total += disk_bytes_below(entry.path().string());
     return total;
+}
+
+Result<std::optional<Snapshot>> SnapshotStore::parent_of(const Snapshot& snapshot) const {
+    if (snapshot.whole())
+        return std::nullopt;
+    for (const auto& name : TRY(names()))
+        if (auto other = find(name); other && other->id == snapshot.parent_id)
+            return std::optional(*std::move(other));
+    return std::nullopt;
+}
+
+Result<std::vector<Snapshot>> SnapshotStore::chain_of(const Snapshot& snapshot) const {
+    const auto limit = TRY(names()).size();
+    std::vector<Snapshot> chain;
+    auto top = snapshot;
+    while (!top.whole()) {
+        auto below = TRY(parent_of(top));
+        if (!below)
+            return fail("the snapshot {} that {} builds on is gone", top.parent_path, top.name);
+        if (chain.size() >= limit)
+            return fail("the manifests of {} and those it builds on go in a circle", snapshot.name);
+        top = *below;
+        chain.insert(chain.begin(), *std::move(below));
+    }
+    return chain;
+}
+
+Result<std::vector<std::string>> SnapshotStore::children_of(const Snapshot& snapshot) const {
+    std::vector<std::string> children;
+    for (const auto& name : TRY(names()))
+        if (const auto other = find(name);
+            other && !other->whole() && !snapshot.id.empty() && other->parent_id == snapshot.id)
+            children.push_back(name);
+    return children;
+}
+
+Result<std::uint64_t> SnapshotStore::shared_bytes(const Snapshot& snapshot) const {
+    constexpr std::size_t extents_at_once = 256;
+    const auto file = snapshot.path + "/memory";
+    const Fd memory(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!memory)
+        return fail_errno(errno, "cannot open {}", file);
+    std::vector<std::uint64_t> room(
+        (sizeof(fiemap) + extents_at_once * sizeof(fiemap_extent)) / sizeof(std::uint64_t) + 1);
+    auto* map = reinterpret_cast<fiemap*>(room.data());
+    std::uint64_t shared = 0;
+    for (std::uint64_t place = 0; place < snapshot.memory_bytes;) {
+        *map = {};
+        map->fm_start = place;
+        map->fm_length = snapshot.memory_bytes - place;
+        map->fm_extent_count = extents_at_once;
+        // A file system that cannot tell shares nothing.
+        if (::ioctl(memory.get(), FS_IOC_FIEMAP, map) < 0 || map->fm_mapped_extents == 0)
+            break;
+        for (std::uint32_t i = 0; i < map->fm_mapped_extents; ++i) {
+            const auto& extent = map->fm_extents[i];
+            if ((extent.fe_flags & FIEMAP_EXTENT_SHARED) != 0)
+                shared += extent.fe_length;
+            place = extent.fe_logical + extent.fe_length;
+        }
+    }
+    return shared;
+}
+
+Result<> SnapshotStore::note_whole(const Snapshot& snapshot, std::uint64_t stored) const {
+    auto manifest = snapshot.manifest;
+    manifest["memory_form"] = "whole";
+    manifest["memory_stored_bytes"] = stored;
+    manifest["memory_written_bytes"] = stored;
+    manifest.erase("parent_id");
+    manifest.erase("parent_path");
+    return write_file_atomically(snapshot.path + "/manifest.json",
+                                 boost::json::serialize(manifest) + "\n");
 }
 
 Result<SnapshotStore> open_snapshot_store() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,16 @@ struct Snapshot {
     std::int64_t saved = 0;           // Unix time, seconds
     std::uint64_t memory_bytes = 0;   // the guest's
     std::uint64_t memory_stored = 0;  // in the file
-    boost::json::object manifest;     // all of it
+    // What was written out; the rest was copied or, by reflink, is shared with the snapshot below.
+    std::uint64_t memory_written = 0;
+    std::string memory_form;  // "whole", "on-base" or "own-pages" (snapshot::MemoryForm)
+    std::string id;           // snapshot::SnapshotId; empty of old ones
+    std::string parent_id;    // of "own-pages": it is needed
+    std::string parent_path;
+    boost::json::object manifest;  // all of it
 
+    // It has all of its memory, and can be restored.
+    [[nodiscard]] bool whole() const { return memory_form != "own-pages"; }
     // Bytes on this host's disks that are the snapshot's own.
     [[nodiscard]] std::uint64_t stored_bytes() const;
 };
@@ -49,6 +58,17 @@ class SnapshotStore {
     [[nodiscard]] Result<Snapshot> find(const std::string& name) const;
     [[nodiscard]] Result<std::vector<std::string>> names() const;  // sorted
     [[nodiscard]] Result<> remove(const std::string& name) const;
+
+    // The snapshot below one of own pages, if it is still there.
+    [[nodiscard]] Result<std::optional<Snapshot>> parent_of(const Snapshot& snapshot) const;
+    // All it needs to become whole, the whole one first; empty for a whole one.
+    [[nodiscard]] Result<std::vector<Snapshot>> chain_of(const Snapshot& snapshot) const;
+    // Those of own pages right above it.
+    [[nodiscard]] Result<std::vector<std::string>> children_of(const Snapshot& snapshot) const;
+    // Of the memory file, what the file system shares with other files.
+    [[nodiscard]] Result<std::uint64_t> shared_bytes(const Snapshot& snapshot) const;
+    // After a collapse: it is whole now.
+    [[nodiscard]] Result<> note_whole(const Snapshot& snapshot, std::uint64_t stored) const;
 
     // Bytes already written of a snapshot that is being made, for progress.
     [[nodiscard]] std::uint64_t bytes_so_far(const std::string& name) const;

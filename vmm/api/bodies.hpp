@@ -18,6 +18,7 @@ namespace masu::api {
 [[nodiscard]] Result<action::PatchDrive> read_drive_patch(JsonObject& body);
 [[nodiscard]] Result<action::CreateSnapshot> read_snapshot_create(JsonObject& body);
 [[nodiscard]] Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body);
+void write(JsonWriter& json, const snapshot::SaveProgress& progress);
 [[nodiscard]] Result<EntropyConfig> read_entropy(JsonObject& body);
 [[nodiscard]] Result<LoggerConfig> read_logger(JsonObject& body);
 [[nodiscard]] Result<MetricsConfig> read_metrics(JsonObject& body);

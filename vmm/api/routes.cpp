@@ -127,6 +127,12 @@ Result<VmmAction> put_snapshot_create(const Call& call) {
     return TRY(read_snapshot_create(body));
 }
 
+Result<VmmAction> put_working_set(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "snapshot/working-set"));
+    TRY(body.finish());
+    return action::EndWorkingSet{};
+}
+
 Result<VmmAction> put_snapshot_load(const Call& call) {
     auto body = TRY(JsonObject::parse(call.body, "snapshot/load"));
     return TRY(read_snapshot_load(body));
@@ -180,7 +186,7 @@ struct Route {
     Result<VmmAction> (*handler)(const Call&);
 };
 
-constexpr std::array<Route, 29> routes{{
+constexpr std::array<Route, 31> routes{{
     {"GET", "/", plain<action::GetInstanceInfo>},
     {"GET", "/version", plain<action::GetVersion>},
     {"GET", "/machine-config", plain<action::GetMachineConfig>},
@@ -202,7 +208,9 @@ constexpr std::array<Route, 29> routes{{
     {"PUT", "/entropy", put_entropy},
     {"PUT", "/actions", put_actions},
     {"PUT", "/snapshot/create", put_snapshot_create},
+    {"GET", "/snapshot/create", plain<action::GetSaveProgress>},
     {"PUT", "/snapshot/load", put_snapshot_load},
+    {"PUT", "/snapshot/working-set", put_working_set},
     {"PATCH", "/vm", patch_vm},
     {"GET", "/vm/config", plain<action::GetVmConfig>},
     {"PUT", "/logger", put_logger},

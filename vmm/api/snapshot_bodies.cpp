@@ -11,6 +11,7 @@ namespace masu::api {
 namespace {
 
 constexpr std::size_t max_metadata = 32 * KiB;
+constexpr std::uint64_t max_record_ms = 600'000;
 
 using BackendWord = std::pair<std::string_view, bool>;
 constexpr std::array<BackendWord, 2> backend_words{{{"File", true}, {"Uffd", false}}};
@@ -53,8 +54,17 @@ Result<action::CreateSnapshot> read_snapshot_create(JsonObject& body) {
         create.state_path = body.required_string("snapshot_path");
         create.memory_path = body.required_string("mem_file_path");
     }
-    static constexpr std::array<std::pair<std::string_view, int>, 1> types{{{"Full", 0}}};
-    std::ignore = body.choice<int>("snapshot_type", types);
+    static constexpr std::array<std::pair<std::string_view, bool>, 2> types{
+        {{"Full", false}, {"Diff", true}}};
+    create.diff = body.choice<bool>("snapshot_type", types).value_or(false);
+    create.live = body.boolean("live").value_or(false);
+    create.own_pages = body.boolean("own_pages").value_or(false);
+    if (create.own_pages && !create.diff)
+        body.complain("own_pages", "goes with snapshot_type Diff only");
+    for (const auto& [key, given] :
+         {std::pair{"live", create.live}, std::pair{"own_pages", create.own_pages}})
+        if (given && !create.directory)
+            body.complain(key, "needs a directory");
     TRY(body.finish());
     return create;
 }
@@ -64,6 +74,7 @@ Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body) {
     if (const auto directory = body.string("directory")) {
         load.state_path = fmt::format("{}/{}", *directory, snapshot::state_name);
         load.memory_path = fmt::format("{}/{}", *directory, snapshot::memory_name);
+        load.directory = *directory;
     } else {
         load.state_path = body.required_string("snapshot_path");
         load.memory_path = read_memory_path(body);
@@ -72,6 +83,10 @@ Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body) {
     const auto old_name = body.boolean("enable_diff_snapshots").value_or(false);
     load.track_dirty_pages = body.boolean("track_dirty_pages").value_or(false) || old_name;
     load.clock_realtime = body.boolean("clock_realtime").value_or(false);
+    load.use_working_set = body.boolean("working_set").value_or(true);
+    load.record_working_set_ms = body.integer("record_working_set_ms", max_record_ms);
+    if (load.record_working_set_ms && load.directory.empty())
+        body.complain("record_working_set_ms", "needs a directory");
     for (auto& drive : body.objects("drives")) {
         load.drives.push_back(read_drive_change(drive));
         TRY(drive.finish());
@@ -80,6 +95,27 @@ Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body) {
         body.expect_nothing(key, "is not supported by this version of Masu");
     TRY(body.finish());
     return load;
+}
+
+void write(JsonWriter& json, const snapshot::SaveProgress& progress) {
+    json.begin_object().field("state", to_string(progress.state));
+    if (progress.state != snapshot::SaveState::None) {
+        json.field("memory_form", to_string(progress.form))
+            .field("live", progress.live)
+            .field("memory_written_bytes", progress.memory_written);
+        if (progress.live)
+            json.field("rounds", progress.rounds)
+                .field("last_round_pages", progress.last_round_pages);
+    }
+    if (progress.state == snapshot::SaveState::Done) {
+        json.field("memory_stored_bytes", progress.memory_stored)
+            .field("took_us", progress.took / 1000);
+        if (progress.live)
+            json.field("pause_us", progress.pause / 1000);
+    }
+    if (!progress.error.empty())
+        json.field("error", progress.error);
+    json.end_object();
 }
 
 }  // namespace masu::api

@@ -53,19 +53,64 @@ Result<std::unique_ptr<Vm>> Vm::create(const Kvm& kvm) {
     return vm;
 }
 
-Result<> Vm::map_memory(const GuestMemory& memory, bool track_dirty_pages) {
+namespace {
+
+kvm_userspace_memory_region slot_of(unsigned index, const GuestMemory::Region& region) {
+    kvm_userspace_memory_region slot{};
+    slot.slot = index;
+    slot.guest_phys_addr = region.start.value;
+    slot.memory_size = region.bytes.size();
+    slot.userspace_addr = reinterpret_cast<std::uintptr_t>(region.bytes.data());
+    return slot;
+}
+
+}  // namespace
+
+Result<> Vm::map_memory(const GuestMemory& memory) {
     for (const auto& region : memory.regions()) {
-        kvm_userspace_memory_region slot{};
-        slot.slot = slots_;
-        slot.flags = track_dirty_pages ? KVM_MEM_LOG_DIRTY_PAGES : 0;
-        slot.guest_phys_addr = region.start.value;
-        slot.memory_size = region.bytes.size();
-        slot.userspace_addr = reinterpret_cast<std::uintptr_t>(region.bytes.data());
+        auto slot = slot_of(slots_, region);
         if (::ioctl(fd(), KVM_SET_USER_MEMORY_REGION, &slot) < 0)
             return fail_errno(errno, "KVM cannot map {} bytes of guest memory at {:#x}",
                               region.bytes.size(), region.start.value);
         ++slots_;
     }
+    return {};
+}
+
+Result<> Vm::set_dirty_log(const GuestMemory& memory, bool on) {
+    for (unsigned index = 0; index < memory.regions().size(); ++index) {
+        auto slot = slot_of(index, memory.regions()[index]);
+        slot.flags = on ? KVM_MEM_LOG_DIRTY_PAGES : 0;
+        if (::ioctl(fd(), KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+            return fail_errno(errno, "KVM cannot log which pages the guest writes to");
+    }
+    return {};
+}
+
+Result<> Vm::set_manual_dirty_log() {
+    return enable(fd(), KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+                  "write protection on request");
+}
+
+Result<> Vm::dirty_log(unsigned region, std::span<std::uint64_t> words) const {
+    kvm_dirty_log log{};
+    log.slot = region;
+    log.dirty_bitmap = words.data();
+    if (::ioctl(fd(), KVM_GET_DIRTY_LOG, &log) < 0)
+        return fail_errno(errno, "KVM does not tell which pages the guest wrote to");
+    return {};
+}
+
+Result<> Vm::clear_dirty_log(unsigned region, std::uint64_t first, std::uint32_t pages,
+                             std::span<const std::uint64_t> words) {
+    kvm_clear_dirty_log log{};
+    log.slot = region;
+    log.num_pages = pages;
+    log.first_page = first;
+    // The kernel only reads it.
+    log.dirty_bitmap = const_cast<std::uint64_t*>(words.data());
+    if (::ioctl(fd(), KVM_CLEAR_DIRTY_LOG, &log) < 0)
+        return fail_errno(errno, "KVM cannot start its log of written pages anew");
     return {};
 }
 

@@ -31,7 +31,20 @@ class Vm final : public InterruptGate, public IoEventRegistrar {
     [[nodiscard]] static Result<std::unique_ptr<Vm>> create(const Kvm& kvm);
 
     // Puts each region into a slot of its own. The memory must outlive the Vm.
-    [[nodiscard]] Result<> map_memory(const GuestMemory& memory, bool track_dirty_pages = false);
+    [[nodiscard]] Result<> map_memory(const GuestMemory& memory);
+
+    // Lets KVM log which pages vCPUs write to, or not any more. For the memory that map_memory()
+    // was given; the log starts empty. With `manual` a page once reported is written to without
+    // another report until clear_dirty_log().
+    [[nodiscard]] Result<> set_dirty_log(const GuestMemory& memory, bool on);
+    [[nodiscard]] Result<> set_manual_dirty_log();
+    // The log of a region (its index in the memory), 64 pages a word; pages past its end are 0.
+    // Without manual protection the log is empty afterwards.
+    [[nodiscard]] Result<> dirty_log(unsigned region, std::span<std::uint64_t> words) const;
+    // `first` is a multiple of 64; `pages` too, or the rest of the region.
+    [[nodiscard]] Result<> clear_dirty_log(unsigned region, std::uint64_t first,
+                                           std::uint32_t pages,
+                                           std::span<const std::uint64_t> words);
 
     // A write of `size` bytes (0: any size; 1, 2, 4 or 8) at `address`, of `value` only when it is
     // given, signals `event` in the kernel instead of leaving the guest.

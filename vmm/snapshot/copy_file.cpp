@@ -51,7 +51,16 @@ Result<std::uint64_t> copy_data(int from, int to, off_t size, const std::string&
 
 }  // namespace
 
-Result<std::uint64_t> copy_file(const std::string& from, const std::string& to) {
+Result<std::uint64_t> copy_content(int from, int to, const std::string& to_path) {
+    struct stat status{};
+    if (::fstat(from, &status) < 0)
+        return fail_errno(errno, "cannot look at what {} is copied from", to_path);
+    if (::ioctl(to, FICLONE, from) == 0)
+        return std::uint64_t{0};
+    return copy_data(from, to, status.st_size, to_path);
+}
+
+Result<std::uint64_t> copy_file(const std::string& from, const std::string& to, Sync sync) {
     const Fd source(::open(from.c_str(), O_RDONLY | O_CLOEXEC));
     if (!source)
         return fail_errno(errno, "cannot open {}", from);
@@ -61,16 +70,12 @@ Result<std::uint64_t> copy_file(const std::string& from, const std::string& to) 
     const Fd target(::open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!target)
         return fail_errno(errno, "cannot create {}", to);
-    std::uint64_t copied = 0;
-    if (::ioctl(target.get(), FICLONE, source.get()) < 0) {
-        auto done = copy_data(source.get(), target.get(), status.st_size, to);
-        if (!done) {
-            ::unlink(to.c_str());
-            return done;
-        }
-        copied = *done;
+    auto copied = copy_content(source.get(), target.get(), to);
+    if (!copied) {
+        ::unlink(to.c_str());
+        return copied;
     }
-    if (::fsync(target.get()) < 0) {
+    if (sync == Sync::Now && ::fsync(target.get()) < 0) {
         const int error = errno;
         ::unlink(to.c_str());
         return fail_errno(error, "cannot sync {}", to);

@@ -266,11 +266,13 @@ Result<MachineState> decode(std::span<const std::byte> file) {
     return state;
 }
 
-Result<MachineState> load_state(const std::string& path) {
+Result<MachineState> load_state(const std::string& path, SnapshotId* id) {
     const auto text = TRY(read_file(path, max_state_size));
     auto state = decode(std::as_bytes(std::span(text)));
     if (!state)
         return in_context(path, std::move(state).error());
+    if (id != nullptr)
+        *id = id_of(std::as_bytes(std::span(text)));
     return state;
 }
 

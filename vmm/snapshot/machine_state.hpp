@@ -12,6 +12,7 @@
 #include "vmm/kvm/cpuid.hpp"
 #include "vmm/kvm/vcpu_state.hpp"
 #include "vmm/platform.hpp"
+#include "vmm/snapshot/page_list.hpp"
 #include "vmm/virtio_devices.hpp"
 
 namespace masu::snapshot {
@@ -40,7 +41,7 @@ struct MachineState {
 // the parts belong together. `file` may be anyone's.
 [[nodiscard]] Result<MachineState> decode(std::span<const std::byte> file);
 
-// read_file() and decode(), with the path in the error.
-[[nodiscard]] Result<MachineState> load_state(const std::string& path);
+// read_file() and decode(), with the path in the error; and which snapshot it is.
+[[nodiscard]] Result<MachineState> load_state(const std::string& path, SnapshotId* id = nullptr);
 
 }  // namespace masu::snapshot

@@ -34,6 +34,8 @@ struct Record {
     RateLimiterConfig limits;
     snapshot::MachineState state;               // what a machine saves
     ClockPolicy clock = ClockPolicy::Continue;  // of the machine restored last
+    bool working_set = false;                   // the machine restored last was given one
+    PageSet written{64 * MiB / guest_page};     // what collect_writes() finds
     kvm::GuestRam ram = std::move(*kvm::GuestRam::create(64 * MiB, HugePages::None));
 
     [[nodiscard]] long count(std::string_view call) const {
@@ -43,8 +45,8 @@ struct Record {
 
 class FakeMachine final : public Machine {
   public:
-    FakeMachine(Record& record, MachineContext context)
-        : record_(record), context_(std::move(context)) {
+    FakeMachine(Record& record, MachineContext context, bool logs_writes = false)
+        : record_(record), context_(std::move(context)), logs_writes_(logs_writes) {
         ++record_.alive;
         record_.context = &context_;
     }
@@ -62,6 +64,16 @@ class FakeMachine final : public Machine {
         return record_.state;
     }
     const kvm::GuestRam& ram() const override { return record_.ram; }
+    Result<> log_writes(bool on) override {
+        logs_writes_ = on;
+        return call(on ? "log" : "no log");
+    }
+    bool logs_writes() const override { return logs_writes_; }
+    Result<> collect_writes(PageSet& into) override {
+        into.merge(record_.written);
+        record_.written.clear();
+        return {};
+    }
     Result<> pause() override { return call("pause"); }
     Result<> resume() override { return call("resume"); }
     void press_power_button() override { std::ignore = call("power button"); }
@@ -92,6 +104,7 @@ class FakeMachine final : public Machine {
     }
     Record& record_;
     MachineContext context_;
+    bool logs_writes_;
 };
 
 struct Bench {
@@ -116,7 +129,8 @@ struct Bench {
                            return fail("no machine");
                        record.config = config;
                        record.calls.emplace_back("create");
-                       return std::make_unique<FakeMachine>(record, std::move(context));
+                       return std::make_unique<FakeMachine>(record, std::move(context),
+                                                            config.machine.track_dirty_pages);
                    },
                    .restore_machine =
                        [this](const VmConfig& config, RestoreSource source,
@@ -125,6 +139,7 @@ struct Bench {
                            return fail("no machine");
                        record.config = config;
                        record.clock = source.clock;
+                       record.working_set = source.working_set.has_value();
                        record.calls.emplace_back("restore " + source.memory_path);
                        return std::make_unique<FakeMachine>(record, std::move(context));
                    },
@@ -704,4 +719,183 @@ TEST_CASE("a load that fails leaves the monitor as it was") {
     CHECK(bench.monitor.state() == VmState::NotStarted);
     CHECK(bench.apply(load));
     CHECK(bench.monitor.state() == VmState::Running);
+}
+
+namespace {
+
+void start_without_disks(Bench& bench) {
+    REQUIRE(bench.apply(action::SetBootSource{{.kernel_image_path = "/k"}}));
+    REQUIRE(bench.apply(action::StartInstance{}));
+}
+
+// Changes a page of the guest's memory, and lets the log know.
+void write_page(Record& record, std::size_t page, int value) {
+    std::memset(record.ram.bytes().data() + page * guest_page, value, guest_page);
+    record.written.add(page);
+}
+
+bool holds_memory(const std::string& directory, const kvm::GuestRam& ram) {
+    const auto file = read_file(directory + "/memory", 128 * MiB);
+    return file && std::ranges::equal(std::as_bytes(std::span(*file)), ram.bytes());
+}
+
+snapshot::SaveProgress progress_of(Monitor& monitor) {
+    return std::get<snapshot::SaveProgress>(*monitor.apply(action::GetSaveProgress{}));
+}
+
+snapshot::SaveProgress wait_for_save(Bench& bench) {
+    for (int turns = 0; turns < 10'000; ++turns) {
+        if (progress_of(bench.monitor).state != snapshot::SaveState::Running)
+            break;
+        bench.loop->run_once(1);
+    }
+    return progress_of(bench.monitor);
+}
+
+}  // namespace
+
+TEST_CASE("a differential save builds on the one before, or says why there is none") {
+    const SavedVm saved;
+    Bench bench;
+    make_savable(bench.record);
+    REQUIRE(bench.apply(action::SetMachineConfig{{.mem_size_mib = 64, .track_dirty_pages = true}}));
+    start_without_disks(bench);
+    REQUIRE(bench.monitor.apply(action::Pause{}));
+    const auto create = [&](const char* name, bool diff, bool own = false) {
+        return action::CreateSnapshot{
+            .directory = saved.folder + "/" + name, .diff = diff, .own_pages = own};
+    };
+    CHECK(bench.refusal(create("x", true, true)).contains("save it whole first"));
+    write_page(bench.record, 1, 1);
+    REQUIRE(bench.refusal(create("first", true)).empty());
+    CHECK(progress_of(bench.monitor).form == snapshot::MemoryForm::Whole);
+    write_page(bench.record, 2, 2);
+    REQUIRE(bench.refusal(create("second", true)).empty());
+    CHECK(progress_of(bench.monitor).form == snapshot::MemoryForm::OnBase);
+    CHECK(progress_of(bench.monitor).memory_written == guest_page);
+    CHECK(holds_memory(saved.folder + "/second", bench.record.ram));
+    // One that fails forgets nothing.
+    write_page(bench.record, 3, 3);
+    CHECK(bench.refusal(create("second", true)).contains("exists already"));
+    write_page(bench.record, 1, 0);
+    REQUIRE(bench.refusal(create("own", true, true)).empty());
+    CHECK(progress_of(bench.monitor).memory_written == 2 * guest_page);
+    CHECK_FALSE(std::filesystem::exists(saved.folder + "/own/memory"));
+    write_page(bench.record, 4, 4);
+    REQUIRE(bench.refusal(create("third", true)).empty());
+    CHECK(progress_of(bench.monitor).memory_written == 2 * guest_page);
+    CHECK(holds_memory(saved.folder + "/third", bench.record.ram));
+    // Two files hold the difference to the snapshot before, and nothing of theirs is a base.
+    write_page(bench.record, 5, 5);
+    auto files = saved.create();
+    files.diff = true;
+    REQUIRE(bench.refusal(files).empty());
+    CHECK(progress_of(bench.monitor).memory_written == guest_page);
+    REQUIRE(bench.refusal(create("whole", true)).empty());
+    CHECK(progress_of(bench.monitor).form == snapshot::MemoryForm::Whole);
+    Bench other;
+    const auto load = action::LoadSnapshot{.directory = saved.folder + "/own",
+                                           .state_path = saved.folder + "/own/state",
+                                           .memory_path = saved.folder + "/own/memory"};
+    CHECK(other.refusal(load).contains("masu snapshot collapse"));
+}
+
+TEST_CASE("a working set is recorded once, and used from then on") {
+    const SavedVm saved;
+    const auto directory = saved.folder + "/warm";
+    {
+        Bench bench;
+        make_savable(bench.record);
+        start_without_disks(bench);
+        REQUIRE(bench.apply(action::Pause{}));
+        REQUIRE(bench.refusal(action::CreateSnapshot{.directory = directory}).empty());
+    }
+    action::LoadSnapshot load{.directory = directory,
+                              .state_path = directory + "/state",
+                              .memory_path = directory + "/memory",
+                              .resume = true,
+                              .record_working_set_ms = 1000};
+    {
+        Bench bench;
+        make_savable(bench.record);
+        REQUIRE(bench.refusal(load).empty());
+        CHECK_FALSE(bench.record.working_set);
+        CHECK_FALSE(std::filesystem::exists(directory + "/working-set"));
+        REQUIRE(bench.refusal(action::EndWorkingSet{}).empty());
+        CHECK(std::filesystem::exists(directory + "/working-set"));
+        CHECK(bench.refusal(action::EndWorkingSet{}).contains("no working set"));
+        std::filesystem::remove(directory + "/working-set");
+    }
+    for (const bool guest_says_so : {false, true}) {
+        Bench bench;
+        make_savable(bench.record);
+        REQUIRE(bench.refusal(load).empty());
+        if (guest_says_so)
+            bench.boot_timer.mark(Milestone::Init);
+        else
+            bench.clock.time += 1'000'000'000;
+        for (int turns = 0; turns < 1000; ++turns) {
+            bench.loop->run_once(1);
+            if (std::filesystem::exists(directory + "/working-set"))
+                break;
+        }
+        CHECK(std::filesystem::exists(directory + "/working-set"));
+        if (!guest_says_so)
+            std::filesystem::remove(directory + "/working-set");
+    }
+    load.record_working_set_ms.reset();
+    {
+        Bench bench;
+        REQUIRE(bench.refusal(load).empty());
+        CHECK(bench.record.working_set);
+    }
+    load.use_working_set = false;
+    {
+        Bench bench;
+        REQUIRE(bench.refusal(load).empty());
+        CHECK_FALSE(bench.record.working_set);
+    }
+    load.use_working_set = true;
+    REQUIRE(write_file_atomically(directory + "/working-set", "MASUPAGE, but nothing else"));
+    Bench bench;
+    REQUIRE(bench.refusal(load).empty());
+    CHECK_FALSE(bench.record.working_set);
+}
+
+TEST_CASE("a live save stops the guest for its end only, and holds what was written until then") {
+    const SavedVm saved;
+    Bench bench;
+    make_savable(bench.record);
+    start_without_disks(bench);
+    write_page(bench.record, 7, 7);
+    const action::CreateSnapshot live{.directory = saved.folder + "/live", .live = true};
+    REQUIRE(bench.refusal(live).empty());
+    CHECK(bench.record.count("log") == 1);
+    CHECK(bench.refusal(live).contains("being made"));
+    write_page(bench.record, 8, 8);
+    const auto progress = wait_for_save(bench);
+    CHECK_MESSAGE(progress.state == snapshot::SaveState::Done, progress.error);
+    CHECK(progress.live);
+    CHECK(bench.monitor.state() == VmState::Running);
+    CHECK(bench.record.count("pause") == 1);
+    CHECK(bench.record.count("resume") == 1);
+    CHECK(bench.record.count("no log") == 1);
+    CHECK(holds_memory(saved.folder + "/live", bench.record.ram));
+    CHECK(snapshot::load_state(saved.folder + "/live/state"));
+
+    // Refused in the middle, the guest goes on.
+    REQUIRE(bench.refusal(live).empty());
+    const auto failed = wait_for_save(bench);
+    CHECK(failed.state == snapshot::SaveState::Failed);
+    CHECK(failed.error.contains("exists already"));
+    CHECK(bench.monitor.state() == VmState::Running);
+
+    // A VM that ends takes its save along.
+    const action::CreateSnapshot cut{.directory = saved.folder + "/cut", .live = true};
+    REQUIRE(bench.refusal(cut).empty());
+    bench.monitor.stop("enough");
+    CHECK(bench.record.alive == 0);
+    CHECK_FALSE(std::filesystem::exists(saved.folder + "/cut"));
+    for (const auto& entry : std::filesystem::directory_iterator(saved.folder))
+        CHECK_FALSE(entry.path().string().contains("partial"));
 }

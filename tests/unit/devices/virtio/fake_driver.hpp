@@ -28,11 +28,13 @@ class Memory {
     explicit Memory(std::size_t size = 1 * MiB)
         : bytes_(static_cast<std::byte*>(::operator new(size, alignment))),
           size_(size),
-          memory_({{.start = {base}, .bytes = {bytes_.get(), size}}}) {
+          dirty_({bytes_.get(), size}),
+          memory_({{.start = {base}, .bytes = {bytes_.get(), size}}}, &dirty_) {
         std::memset(bytes_.get(), 0, size);
     }
 
     [[nodiscard]] const GuestMemory& guest() const noexcept { return memory_; }
+    [[nodiscard]] DirtyPages& dirty() noexcept { return dirty_; }  // off
     [[nodiscard]] std::span<std::byte> bytes() noexcept { return {bytes_.get(), size_}; }
     [[nodiscard]] GuestAddress end() const noexcept { return {base + size_}; }
 
@@ -74,6 +76,7 @@ class Memory {
     std::unique_ptr<std::byte, Free> bytes_;
     std::size_t size_;
     std::uint64_t next_ = 0;
+    DirtyPages dirty_;
     GuestMemory memory_;
 };
 
@@ -216,7 +219,9 @@ class Ring {
         return memory_->get<std::uint16_t>(used_ + (4 + std::uint64_t{8} * size_));
     }
     [[nodiscard]] std::uint16_t used_flags() const { return memory_->get<std::uint16_t>(used_); }
-    [[nodiscard]] std::uint16_t used_index() const { return memory_->get<std::uint16_t>(used_ + 2); }
+    [[nodiscard]] std::uint16_t used_index() const {
+        return memory_->get<std::uint16_t>(used_ + 2);
+    }
     void put_descriptor(std::uint16_t index, const Descriptor& descriptor) {
         memory_->put(desc_table_ + std::uint64_t{16} * index, descriptor);
     }

@@ -3,9 +3,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "tests/unit/devices/virtio/fake_driver.hpp"
@@ -499,6 +501,56 @@ TEST_CASE("the event index works across the wrap of the ring's indices") {
         }
     }
     CHECK(interrupts == 65536);
+}
+
+TEST_CASE("everything the device writes is in the dirty log, and nothing else") {
+    for (const auto features : {feature_version_1, feature_version_1 | feature_event_idx}) {
+        fake::Memory memory;
+        // The rings, and each buffer, on pages of their own.
+        const auto page = [&](GuestAddress address) {
+            return (address.value - fake::Memory::base) / DirtyPages::page_size;
+        };
+        fake::Ring ring(memory, 8, features);
+        auto queue = ring.make_queue();
+        const auto used_page = page(ring.config().used);
+        std::ignore = memory.allocate(1, DirtyPages::page_size);
+        const auto built = ring.chain().append_readable("in").append_writable(5000).build();
+        std::ignore = memory.allocate(1, DirtyPages::page_size);
+        const auto dropped = ring.chain().append_writable(10).build();
+        std::ignore = memory.allocate(1, DirtyPages::page_size);
+        const auto returned = ring.chain().append_writable(10).build();
+        memory.dirty().start();
+        const auto taken = [&] {
+            std::array<std::uint64_t, 4> words{};
+            memory.dirty().take(words);
+            std::vector<std::uint64_t> pages;
+            for (std::uint64_t i = 0; i < 256; ++i)
+                if ((words[i / 64] >> (i % 64) & 1) != 0)
+                    pages.push_back(i);
+            return pages;
+        };
+        auto chain = pop_one(queue);
+        CHECK(taken().empty());
+        chain.write(0, std::as_bytes(std::span("answer", 6)));
+        queue.complete(std::move(chain), 6);
+        const auto first = page(built.writable[0].address);
+        auto expected = std::vector{used_page, first, page(built.writable[0].address + 4999)};
+        std::ranges::sort(expected);
+        const auto [end, last] = std::ranges::unique(expected);
+        expected.erase(end, last);
+        CHECK(taken() == expected);
+        // A chain that is dropped may have been written to; one that goes back was not.
+        {
+            const auto gone = pop_one(queue);
+        }
+        CHECK(taken() == std::vector{page(dropped.writable[0].address)});
+        queue.put_back(pop_one(queue));
+        CHECK(taken().empty());
+        CHECK(page(returned.writable[0].address) != page(dropped.writable[0].address));
+        // What it asks of the driver lies in the used ring as well.
+        std::ignore = queue.enable_notifications();
+        CHECK(taken() == std::vector{used_page});
+    }
 }
 
 TEST_CASE_FIXTURE(Fixture, "segment storage is used again, and chains do not mix") {
