@@ -13,6 +13,9 @@ namespace {
 
 namespace json = boost::json;
 
+// A monitor that is loading a kernel or saving a snapshot answers when it is done.
+constexpr int busy_ms = 15'000;
+
 bool contains(const std::vector<std::string>& list, const std::string& text) {
     return std::ranges::find(list, text) != list.end();
 }
@@ -49,7 +52,7 @@ void read_interface(const json::object& interface, LiveVm& vm) {
 Result<LiveVm> look(const VmRecord& record) {
     LiveVm vm{.record = record, .trouble = {}, .interfaces = {}, .addresses = {}};
     const MonitorClient client(record.api_socket(), record.name);
-    const auto config = TRY(client.get("/vm/config"));
+    const auto config = TRY(client.get("/vm/config", busy_ms));
     if (!config.is_object())
         return vm;
     const auto* interfaces = config.as_object().if_contains("network-interfaces");
@@ -98,7 +101,8 @@ Result<> push_to(const LiveVm& vm, const json::object& document) {
     const MonitorClient client(vm.record.api_socket(), vm.record.name);
     for (const auto& id : vm.interfaces)
         TRY(client.put("/network-interfaces/" + id + "/security-groups",
-                       is_on_network(vm.record, id) ? without_published(document) : document));
+                       is_on_network(vm.record, id) ? without_published(document) : document,
+                       busy_ms));
     return {};
 }
 
