@@ -17,6 +17,14 @@ class FrameFilter {
     virtual ~FrameFilter() = default;
     [[nodiscard]] virtual Action judge(Direction direction, const Frame& frame,
                                        Nanoseconds now) noexcept = 0;
+    // The same in two steps, for a batch (see Firewall::prepare).
+    static constexpr std::size_t max_burst = Firewall::max_burst;
+    virtual void prepare(std::size_t /*place*/, Direction /*direction*/,
+                         const Frame& /*frame*/) noexcept {}
+    [[nodiscard]] virtual Action judge_prepared(std::size_t /*place*/, Direction direction,
+                                                const Frame& frame, Nanoseconds now) noexcept {
+        return judge(direction, frame, now);
+    }
     // After Action::Answer: the frame for the guest, until the next judge().
     [[nodiscard]] virtual std::span<const std::byte> answer() const noexcept { return {}; }
 };
@@ -32,6 +40,15 @@ class SecurityFilter final : public FrameFilter {
     [[nodiscard]] Action judge(Direction direction, const Frame& frame,
                                Nanoseconds now) noexcept override {
         return firewall_ ? firewall_->judge(direction, frame, now).action : Action::Pass;
+    }
+    void prepare(std::size_t place, Direction direction, const Frame& frame) noexcept override {
+        if (firewall_)
+            firewall_->prepare(place, direction, frame);
+    }
+    [[nodiscard]] Action judge_prepared(std::size_t place, Direction direction, const Frame& frame,
+                                        Nanoseconds now) noexcept override {
+        return firewall_ ? firewall_->judge_prepared(place, direction, frame, now).action
+                         : Action::Pass;
     }
     [[nodiscard]] std::span<const std::byte> answer() const noexcept override {
         return firewall_ ? firewall_->answer() : std::span<const std::byte>();

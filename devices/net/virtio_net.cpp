@@ -58,11 +58,13 @@ VirtioNet::VirtioNet(std::string id, Backend& backend, FrameFilter& filter, Gues
       rx_limiter_(options.rx_limits, clock.now()),
       tx_limiter_(options.tx_limits, clock.now()),
       pairs_(std::clamp(options.queue_pairs, 1U, backend.queues())),
+      tx_heads_(FrameFilter::max_burst * head_size),
       tx_buffer_(max_frame_size) {
     queue_sizes_.assign(2 * pairs_.size(), queue_size);
     queue_sizes_.push_back(control_queue_size);
     for (auto& pair : pairs_)
         pair.frame.resize(sizeof(NetHeader) + max_frame_size);
+    tx_chains_.reserve(FrameFilter::max_burst);
     tx_iovecs_.reserve(virtio::max_chain_length + 2);
     rx_chains_.reserve(queue_size);
     service_packet_.reserve(sizeof(NetHeader) + 2048);

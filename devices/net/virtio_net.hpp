@@ -1,6 +1,7 @@
 // virtio-net: an interface of the guest (virtio 1.2, 5.1).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -75,6 +76,10 @@ class VirtioNet final : public virtio::Device {
   private:
     static constexpr int chains_per_turn = 256;  // then other descriptors of the loop get theirs
     static constexpr int frames_per_turn = 128;
+    // So much of each frame of the guest is copied at once: all of an unsegmented one, all headers
+    // of a segmented one.
+    static constexpr std::size_t head_size = 2048;
+    static_assert(head_size >= max_header_bytes);
 
     struct Pair {
         std::optional<virtio::Queue> rx;
@@ -124,13 +129,21 @@ class VirtioNet final : public virtio::Device {
 
     // virtio_net_tx.cpp
     void transmit(std::size_t pair);
-    [[nodiscard]] Outcome transmit_one(Pair& pair, unsigned queue, virtio::Chain& chain);
-    [[nodiscard]] Outcome forward(Pair& pair, unsigned queue, const virtio::Chain& chain,
-                                  const NetHeader& driver_header, std::size_t size);
+    struct TxFrame {
+        NetHeader header;             // the driver's
+        std::size_t size = 0;         // of the frame; 0 when it is no proper one
+        std::span<std::byte> copied;  // the private copy of its beginning, or of all of it
+    };
+    [[nodiscard]] bool take_burst(virtio::Queue& queue, std::size_t most);
+    void copy_head(const virtio::Chain& chain, std::size_t place);
+    [[nodiscard]] Outcome transmit_burst(Pair& pair, unsigned queue);
+    [[nodiscard]] Outcome transmit_one(Pair& pair, unsigned queue, std::size_t place);
+    void forward(unsigned queue, std::size_t place);
+    [[nodiscard]] Action judge_frame(std::size_t place, bool changed);
     [[nodiscard]] std::span<const iovec> gather(const virtio::Chain& chain, NetHeader& header,
-                                                std::size_t copied, std::size_t size);
-    void serve_guest(const virtio::Chain& chain, std::size_t size);
-    [[nodiscard]] bool copy_whole(const virtio::Chain& chain, std::size_t size);
+                                                const TxFrame& frame);
+    void serve_guest(const virtio::Chain& chain, const TxFrame& frame);
+    [[nodiscard]] std::span<std::byte> whole_copy(const virtio::Chain& chain, const TxFrame& frame);
 
     // virtio_net_rx.cpp
     void receive(std::size_t pair);
@@ -180,7 +193,11 @@ class VirtioNet final : public virtio::Device {
     bool control_pending_ = false;  // may have commands we have not taken
 
     std::vector<Pair> pairs_;
-    std::vector<std::byte> tx_buffer_;  // the private copy of what is being sent
+    // What is being sent: chains and the beginnings of their frames; and a frame copied whole.
+    std::vector<virtio::Chain> tx_chains_;
+    std::array<TxFrame, FrameFilter::max_burst> tx_frames_;
+    std::vector<std::byte> tx_heads_;
+    std::vector<std::byte> tx_buffer_;
     std::vector<iovec> tx_iovecs_;
     std::vector<virtio::Chain> rx_chains_;   // of the frame being delivered
     std::vector<std::byte> service_packet_;  // header and frame of an answer that found no buffer

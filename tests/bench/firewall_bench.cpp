@@ -134,16 +134,16 @@ double nanoseconds_each(std::size_t count, const std::function<void()>& work) {
 
 // Every packet of a round is judged; all of them must pass, or the figure would be of another path.
 void judge_all(Firewall& firewall, Direction direction, const std::vector<FrameBytes>& packets) {
-    std::array<Frame, Firewall::max_burst> frames;
-    std::array<Verdict, Firewall::max_burst> verdicts;
-    for (std::size_t i = 0; i < packets.size(); i += frames.size()) {
-        for (std::size_t j = 0; j < frames.size(); ++j)
-            frames[j] = {packets[i + j], frame_size};
-        if (firewall.judge_burst(direction, frames, verdicts, second) != frames.size() ||
-            !std::ranges::all_of(verdicts, &Verdict::passes)) {
-            std::fprintf(stderr, "a packet did not pass\n");
-            std::exit(1);
-        }
+    constexpr auto burst = Firewall::max_burst;
+    for (std::size_t i = 0; i < packets.size(); i += burst) {
+        const auto batch = std::span(packets).subspan(i, std::min(burst, packets.size() - i));
+        for (std::size_t j = 0; j < batch.size(); ++j)
+            firewall.prepare(j, direction, {batch[j], frame_size});
+        for (std::size_t j = 0; j < batch.size(); ++j)
+            if (!firewall.judge_prepared(j, direction, {batch[j], frame_size}, second).passes()) {
+                std::fprintf(stderr, "a packet did not pass\n");
+                std::exit(1);
+            }
     }
 }
 void judge_one_by_one(Firewall& firewall, Direction direction,

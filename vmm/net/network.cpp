@@ -117,6 +117,7 @@ Result<std::unique_ptr<net::VirtioNet>> NetworkInterface::make_device(
     if (tap_ != nullptr)
         TRY(tap_->add_queues(vm.machine.vcpu_count));
     TRY(make_services(vm, store));
+    TRY(start_expiry(host));
     const net::VirtioNet::Options options{.mac = mac_,
                                           .mtu = config_.mtu,
                                           .queue_pairs = vm.machine.vcpu_count,
@@ -131,6 +132,27 @@ Result<> NetworkInterface::set_rules(std::shared_ptr<const net::CompiledRules> r
     if (filter_.firewall() == nullptr)
         filter_.set(TRY(net::Firewall::create(firewall_config_, net::FirewallLimits())));
     filter_.firewall()->replace_rules(std::move(rules));
+    return {};
+}
+
+Nanoseconds NetworkInterface::expire_flows(Nanoseconds now) noexcept {
+    constexpr Nanoseconds second = 1'000'000'000;
+    // No flow ends sooner than this after its last packet, so an idle VM need not wake more often.
+    constexpr Nanoseconds shortest_idle_time = 10 * second;
+    auto* firewall = filter_.firewall();
+    if (firewall == nullptr)
+        return shortest_idle_time;
+    firewall->expire(now);
+    return firewall->flow_count() == 0 ? shortest_idle_time : second;
+}
+
+Result<> NetworkInterface::start_expiry(const NetworkHost& host) {
+    if (expiry_)
+        return {};
+    constexpr Nanoseconds first_look = 1'000'000'000;
+    expiry_ = TRY(
+        host.loop.timer([this, &clock = host.clock] { expiry_->arm(expire_flows(clock.now())); }));
+    expiry_->arm(first_look);
     return {};
 }
 

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,8 @@ class NetworkInterface {
     // Ids of the groups whose rules these are, for people to see.
     void set_groups(std::vector<std::string> groups) { groups_ = std::move(groups); }
     [[nodiscard]] const std::vector<std::string>& groups() const noexcept { return groups_; }
+    // Once a second while there are flows; make_device() sees to that. Returns when again.
+    Nanoseconds expire_flows(Nanoseconds now) noexcept;
     // Replaces the flow log. There must be a firewall; `host` outlives the interface.
     [[nodiscard]] Result<> set_flow_log(const FlowLogConfig& config, const NetworkHost& host);
 
@@ -65,6 +68,7 @@ class NetworkInterface {
     explicit NetworkInterface(NetworkInterfaceConfig config) : config_(std::move(config)) {}
     [[nodiscard]] Result<> open_backend();
     [[nodiscard]] Result<> make_services(const VmConfig& vm, const net::MetadataStore& store);
+    [[nodiscard]] Result<> start_expiry(const NetworkHost& host);
 
     NetworkInterfaceConfig config_;
     net::MacAddress mac_{};
@@ -76,6 +80,7 @@ class NetworkInterface {
     net::InterfaceConfig firewall_config_;
     std::unique_ptr<net::MetadataService> metadata_;
     std::unique_ptr<net::Services> services_;
+    std::optional<EventLoop::Timer> expiry_;
 };
 
 // All interfaces of a VM, by id, and the document that the metadata service shows. Loop thread.

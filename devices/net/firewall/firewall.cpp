@@ -12,7 +12,8 @@
 namespace masu::net {
 namespace {
 
-constexpr std::size_t sweep_per_call = 1024;
+// A full table of the default size, half of it free slots, in 32 calls.
+constexpr std::size_t sweep_per_call = 8192;
 
 Result<std::array<SipKey, 4>> random_keys() {
     std::array<SipKey, 4> keys;
@@ -53,25 +54,23 @@ Result<std::unique_ptr<Firewall>> Firewall::create(InterfaceConfig config,
 
 Verdict Firewall::judge(Direction direction, const Frame& frame, Nanoseconds now) noexcept {
     state_->now = std::max(state_->now, now);
-    auto& prepared = state_->burst[0];
+    auto& prepared = state_->burst[max_burst];  // the one that no batch uses
+    state_->last = &prepared;
     state_->prepare(direction, frame, prepared);
     return state_->judge(direction, frame, prepared);
 }
 
-std::size_t Firewall::judge_burst(Direction direction, std::span<const Frame> frames,
-                                  std::span<Verdict> verdicts, Nanoseconds now) noexcept {
+void Firewall::prepare(std::size_t place, Direction direction, const Frame& frame) noexcept {
+    auto& prepared = state_->burst[place % max_burst];
+    state_->prepare(direction, frame, prepared);
+    state_->prefetch(prepared);
+}
+
+Verdict Firewall::judge_prepared(std::size_t place, Direction direction, const Frame& frame,
+                                 Nanoseconds now) noexcept {
     state_->now = std::max(state_->now, now);
-    const auto count = std::min({frames.size(), verdicts.size(), max_burst});
-    for (std::size_t i = 0; i < count; ++i) {
-        state_->prepare(direction, frames[i], state_->burst[i]);
-        state_->prefetch(state_->burst[i]);
-    }
-    for (std::size_t i = 0; i < count; ++i) {
-        verdicts[i] = state_->judge(direction, frames[i], state_->burst[i]);
-        if (verdicts[i].action == Action::NeedWholeFrame || verdicts[i].action == Action::Answer)
-            return i + 1;
-    }
-    return count;
+    state_->last = &state_->burst[place % max_burst];
+    return state_->judge(direction, frame, *state_->last);
 }
 
 std::span<const std::byte> Firewall::answer() const noexcept {
@@ -79,12 +78,7 @@ std::span<const std::byte> Firewall::answer() const noexcept {
 }
 
 const Packet* Firewall::last_packet() const noexcept {
-    return burst_packet(0);
-}
-
-const Packet* Firewall::burst_packet(std::size_t index) const noexcept {
-    const auto& prepared = state_->burst[index % max_burst];
-    return prepared.trouble ? nullptr : &prepared.packet;
+    return state_->last == nullptr || state_->last->trouble ? nullptr : &state_->last->packet;
 }
 
 std::shared_ptr<const CompiledRules> Firewall::replace_rules(
@@ -119,6 +113,8 @@ void Firewall::expire(Nanoseconds now) noexcept {
     state_->now = std::max(state_->now, now);
     state_->flows4.sweep(sweep_per_call, state_->now);
     state_->flows6.sweep(sweep_per_call, state_->now);
+    state_->flows4.shrink();
+    state_->flows6.shrink();
 }
 
 FirewallCounters Firewall::counters() const {

@@ -91,12 +91,14 @@ class Firewall {
     // `now` is monotonic; an earlier one counts as the latest seen.
     [[nodiscard]] Verdict judge(Direction direction, const Frame& frame, Nanoseconds now) noexcept;
 
-    // The same for several frames in their order, with the misses of the flow table overlapped: for
-    // a queue's batch. `verdicts` has at least as many places as there are frames. Returns how many
-    // were judged: max_burst at most, and none after a frame that gets NeedWholeFrame or Answer.
+    // The same in two steps, for a queue's batch: preparing all its frames before the first is
+    // judged overlaps their misses of the flow table. prepare() only reads the frame: nothing is
+    // decided, counted or changed, and it need not be followed by a verdict. judge_prepared() is
+    // given the same frame. `place` is less than max_burst.
     static constexpr std::size_t max_burst = 16;
-    std::size_t judge_burst(Direction direction, std::span<const Frame> frames,
-                            std::span<Verdict> verdicts, Nanoseconds now) noexcept;
+    void prepare(std::size_t place, Direction direction, const Frame& frame) noexcept;
+    [[nodiscard]] Verdict judge_prepared(std::size_t place, Direction direction, const Frame& frame,
+                                         Nanoseconds now) noexcept;
 
     // After Action::Answer: the frame for the guest, until the next judge().
     [[nodiscard]] std::span<const std::byte> answer() const noexcept;
@@ -104,8 +106,6 @@ class Firewall {
     // What the last frame judged was parsed into; null when it was no proper packet. For checks of
     // the offload fields, see Packet::transport_offset.
     [[nodiscard]] const Packet* last_packet() const noexcept;
-    // The same for frame `index` of the last judge_burst().
-    [[nodiscard]] const Packet* burst_packet(std::size_t index) const noexcept;
 
     // Takes effect between two packets, whole. Tracked flows stay, untracked ones are judged by the
     // new rules from their next packet on. Counts of rules with the same id go on. The old set is
@@ -118,8 +118,9 @@ class Firewall {
     // Every verdict is also told to `log` (borrowed, may be null).
     void set_flow_log(FlowLog* log) noexcept;
 
-    // Forgets some expired flows and names: a fixed amount of work. Once a second is enough; the
-    // packet path does its own share.
+    // Forgets expired flows and gives back the memory of a table that is nearly empty: a fixed
+    // amount of work, which once a second takes half a minute at most to go round the table. The
+    // packet path takes no expired flow for a live one, but drops only those that it meets.
     void expire(Nanoseconds now) noexcept;
 
     [[nodiscard]] FirewallCounters counters() const;

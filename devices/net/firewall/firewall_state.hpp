@@ -81,7 +81,8 @@ class FirewallState {
     FirewallCounters counts;
 
     // --- of the last call ---
-    std::array<Prepared, Firewall::max_burst> burst;
+    std::array<Prepared, Firewall::max_burst + 1> burst;
+    Prepared* last = nullptr;  // of the last verdict
     std::array<std::byte, 14 + 40 + 8 + max_refusal> answer{};
     std::size_t answer_size = 0;
     const Tuple* judged = nullptr;  // what the flow log is told; null for no IP packet

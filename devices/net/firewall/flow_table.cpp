@@ -4,7 +4,9 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <new>
+#include <tuple>
 
 namespace masu::net {
 namespace {
@@ -137,13 +139,32 @@ template <class Bits>
 bool FlowTable<Bits>::grow() noexcept {
     if (old_.capacity != 0)  // still moving; half full is no hard limit
         return size_ + 1 < current_.capacity - current_.capacity / 8;
-    auto half = allocate(std::max(first_capacity, 2 * current_.capacity));
+    return move_to(std::max(first_capacity, 2 * current_.capacity)) ||
+           (current_.capacity != 0 && size_ + 1 < current_.capacity - current_.capacity / 8);
+}
+
+template <class Bits>
+bool FlowTable<Bits>::move_to(std::size_t capacity) noexcept {
+    auto half = allocate(capacity);
     if (half.capacity == 0)
-        return current_.capacity != 0 && size_ + 1 < current_.capacity - current_.capacity / 8;
+        return false;
     old_ = std::exchange(current_, std::move(half));
     moved_ = 0;
     cursor_ = 0;
     return true;
+}
+
+// The new half is at most a quarter full then, and no more than half full when the old one is
+// empty, however many flows begin meanwhile.
+template <class Bits>
+void FlowTable<Bits>::shrink() noexcept {
+    constexpr std::size_t nearly_empty = 16;
+    if (old_.capacity != 0 || nearly_empty * size_ > current_.capacity)
+        return;
+    if (size_ == 0)
+        current_ = {};
+    else if (current_.capacity > first_capacity)
+        std::ignore = move_to(std::max(first_capacity, std::bit_ceil(4 * size_)));
 }
 
 template <class Bits>

@@ -2,9 +2,9 @@
 //
 // Linear probing over 32-byte (IPv4) or 64-byte (IPv6) slots, at most half of them taken, so a
 // search ends in the cache line it began in or the next. The hash is keyed, and a search looks at
-// no more than max_probe slots whatever happens. The table doubles as it fills: the old half is
-// moved over a few slots at a time, so no packet waits for a rehash; expired flows are dropped when
-// met and by a cursor that each insertion moves on.
+// no more than max_probe slots whatever happens. The table doubles as it fills and shrinks when
+// nearly empty: the old half is moved over a few slots at a time, so no packet waits for a rehash;
+// expired flows are dropped when met and by a cursor that each insertion moves on.
 #pragma once
 
 #include <cstddef>
@@ -42,6 +42,8 @@ class FlowTable {
 
     // Drops what has expired among the next `count` slots, and moves as many out of the old half.
     void sweep(std::size_t count, Nanoseconds now) noexcept;
+    // Gives memory back when the table is nearly empty.
+    void shrink() noexcept;
 
     // Flows that were put in and not yet dropped, expired ones among them.
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -76,6 +78,7 @@ class FlowTable {
     [[nodiscard]] static Half allocate(std::size_t capacity) noexcept;
 
     [[nodiscard]] bool grow() noexcept;
+    [[nodiscard]] bool move_to(std::size_t capacity) noexcept;
     void migrate(std::size_t count, Nanoseconds now) noexcept;
     [[nodiscard]] Slot* free_slot(std::uint64_t hash, Nanoseconds now) noexcept;
     [[nodiscard]] Slot* find_in_old(const Key& key, std::uint64_t hash, Nanoseconds now) noexcept;

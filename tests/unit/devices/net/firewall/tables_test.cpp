@@ -106,7 +106,7 @@ TEST_CASE("rules count what they admit, also across a change of rules") {
     CHECK(counters.packets[std::to_underlying(Reason::UntrackedRule)] == 2);
 }
 
-TEST_CASE("a burst says what its packets said one by one") {
+TEST_CASE("packets that are prepared together get the verdicts they get one by one") {
     Interface one;
     Interface many;
     one.set_rules("in tcp 22 C/32; E*");
@@ -119,15 +119,44 @@ TEST_CASE("a burst says what its packets said one by one") {
     std::vector<Frame> given;
     for (const auto& frame : frames)
         given.push_back({frame, static_cast<std::uint32_t>(frame.size())});
-    std::vector<Verdict> verdicts(given.size());
-    CHECK(many.firewall->judge_burst(Direction::Ingress, given, verdicts, many.now) ==
-          given.size());
+    for (std::size_t i = 0; i < given.size(); ++i)
+        many.firewall->prepare(i, Direction::Ingress, given[i]);
+    CHECK(many.firewall->counters().packets == FirewallCounters().packets);
     for (std::size_t i = 0; i < given.size(); ++i) {
         const auto alone = one.firewall->judge(Direction::Ingress, given[i], one.now);
-        CHECK(alone.action == verdicts[i].action);
-        CHECK(alone.reason == verdicts[i].reason);
-        CHECK(many.firewall->burst_packet(i)->tuple == one.firewall->last_packet()->tuple);
+        const auto together =
+            many.firewall->judge_prepared(i, Direction::Ingress, given[i], many.now);
+        CHECK(alone.action == together.action);
+        CHECK(alone.reason == together.reason);
+        CHECK(many.firewall->last_packet()->tuple == one.firewall->last_packet()->tuple);
     }
+}
+
+TEST_CASE("a table that empties gives its memory back, and goes on working") {
+    Interface interface;
+    interface.set_rules("in tcp 22 10.0.0.0/8; E*");
+    const auto syn = [](int n) { return fmt::format("in tcp P:{}>I:22 S", 1000 + n); };
+    for (int n = 0; n < 10'000; ++n)
+        CHECK(interface.passes(syn(n)));
+    const auto full = interface.firewall->flow_memory();
+    CHECK(full >= 20'000 * sizeof(Flow<std::uint32_t>));
+    interface.now += 100 * second;
+    for (int n = 0; n < 100; ++n)
+        CHECK(interface.passes(syn(n)));  // a SYN again: these live on
+    interface.now += 100 * second;
+    for (int i = 0; i < 20; ++i)
+        interface.firewall->expire(interface.now);
+    CHECK(interface.firewall->flow_count() == 100);
+    CHECK(interface.firewall->flow_memory() < full / 16);
+    for (int n = 0; n < 100; ++n)
+        CHECK(interface.judge(fmt::format("out tcp I:22>P:{} SA", 1000 + n)).reason ==
+              Reason::TrackedFlow);
+    interface.now += 61 * second;
+    for (int i = 0; i < 3; ++i)
+        interface.firewall->expire(interface.now);
+    CHECK(interface.firewall->flow_count() == 0);
+    CHECK(interface.firewall->flow_memory() == 0);
+    CHECK(interface.judge(syn(0)).reason == Reason::NewFlow);
 }
 
 TEST_CASE("saved flows go on where they stood; broken state is refused whole") {

@@ -1,0 +1,115 @@
+// An interface as the monitor holds it: what happens to its flows and its log as time passes.
+#include "vmm/net/network.hpp"
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "base/fd.hpp"
+#include "tests/unit/devices/net/firewall/interface.hpp"
+
+using namespace masu;
+using namespace masu::net;
+
+namespace {
+
+struct FakeClock final : Clock {
+    Nanoseconds time = 1'000 * fake::second;
+    [[nodiscard]] Nanoseconds now() const noexcept override { return time; }
+    [[nodiscard]] std::uint64_t wall() const noexcept override {
+        return 1'700'000'000 * fake::second + time;
+    }
+};
+
+// An interface of passt, whose other end the test holds, with everything admitted.
+struct Rig {
+    FakeClock clock;
+    std::unique_ptr<EventLoop> loop = std::move(*EventLoop::create());
+    Log log;
+    Metrics metrics;
+    MetadataStore store{4096};
+    Fd peer;
+    std::unique_ptr<NetworkInterface> interface;
+    std::unique_ptr<VirtioNet> device;
+
+    Rig() {
+        int ends[2];
+        REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+        peer = Fd(ends[0]);
+        NetworkInterfaceConfig config{
+            .iface_id = "net0",
+            .host_dev_name = {},
+            .guest_mac = to_string(fake::guest_mac),
+            .passt_fd = ends[1],
+            .guest_network = GuestNetworkConfig{.address = "10.0.0.10/24"},
+            .firewall = true};
+        auto opened = NetworkInterface::open(config);
+        REQUIRE(opened);
+        interface = *std::move(opened);
+        RuleSet rules;
+        rules.rules.push_back(
+            {.id = "out", .direction = Direction::Egress, .peer = Prefix{Address::v4(0), 0}});
+        REQUIRE(interface->set_rules(*compile(rules, {})));
+        VmConfig vm;
+        vm.network_interfaces.push_back(config);
+        auto made = interface->make_device(vm, store, host());
+        REQUIRE(made);
+        device = *std::move(made);
+    }
+    NetworkHost host() { return {.loop = *loop, .log = log, .metrics = metrics, .clock = clock}; }
+
+    Verdict judge(std::string_view packet) {
+        const auto frame = fake::ethernet(fake::guest_mac, fake::gateway_mac, 0x0800,
+                                          fake::PacketText(packet, fake::hosts()).read());
+        return interface->firewall()->judge(
+            Direction::Egress, {frame, static_cast<std::uint32_t>(frame.size())}, clock.time);
+    }
+    // Lets the loop run until then; false when that takes impossibly long.
+    bool run_until(const std::function<bool()>& done) {
+        const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+        while (!done() && std::chrono::steady_clock::now() < end)
+            loop->run_once(100);
+        return done();
+    }
+};
+
+}  // namespace
+
+TEST_CASE("idle flows are dropped while the loop runs, though no packet comes") {
+    Rig rig;
+    CHECK(rig.interface->expire_flows(rig.clock.time) == 10 * fake::second);
+    CHECK(rig.judge("udp I:5000>C:53").reason == Reason::NewFlow);
+    CHECK(rig.judge("tcp I:5000>C:443 S").reason == Reason::NewFlow);
+    CHECK(rig.interface->expire_flows(rig.clock.time) == fake::second);
+    rig.clock.time += 31 * fake::second;
+    auto& firewall = *rig.interface->firewall();
+    // A new device is the next boot's: the timer is the interface's and goes on.
+    rig.device.reset();
+    CHECK(rig.run_until([&] { return firewall.flow_count() == 1; }));
+    rig.clock.time += 90 * fake::second;
+    CHECK(rig.run_until([&] { return firewall.flow_count() == 0; }));
+    CHECK(firewall.flow_memory() == 0);
+}
+
+TEST_CASE("a window of the flow log ends when its time is up, with and without packets") {
+    Rig rig;
+    const auto path = (std::filesystem::temp_directory_path() /
+                       ("masu-network-test-" + std::to_string(::getpid())))
+                          .string();
+    REQUIRE(rig.interface->set_flow_log(
+        {.path = path, .format = "${srcport} ${action} ${log-status}", .interval = 1}, rig.host()));
+    CHECK(rig.judge("tcp I:5000>C:443 S").reason == Reason::NewFlow);
+    const auto lines = [&] {
+        std::ifstream file(path);
+        return std::string(std::istreambuf_iterator<char>(file), {});
+    };
+    CHECK(rig.run_until([&] { return lines().contains("NODATA"); }));
+    CHECK(lines().starts_with("5000 ACCEPT OK\n- - NODATA\n"));
+    std::filesystem::remove(path);
+}
