@@ -30,6 +30,8 @@ void add_image_command(CLI::App& program, Invocation& invocation);
 void add_net_command(CLI::App& program, Invocation& invocation);
 void add_flow_logs_command(CLI::App& program, Invocation& invocation);
 void add_sg_command(CLI::App& program, Invocation& invocation);
+void add_sg_counters_command(CLI::App& sg, Invocation& invocation);
+void add_prefix_list_command(CLI::App& program, Invocation& invocation);
 void add_snapshot_command(CLI::App& program, Invocation& invocation);
 void add_doctor_command(CLI::App& program, Invocation& invocation);
 void add_version_command(CLI::App& program, Invocation& invocation);
@@ -41,6 +43,7 @@ inline constexpr const char* vm_value = "VM";
 inline constexpr const char* image_value = "IMAGE";
 inline constexpr const char* group_value = "GROUP";
 inline constexpr const char* network_value = "NETWORK";
+inline constexpr const char* prefix_list_value = "LIST";
 inline constexpr const char* snapshot_value = "SNAPSHOT";
 
 // --output text|json

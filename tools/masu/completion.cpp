@@ -12,7 +12,18 @@ namespace masu::cli {
 namespace {
 
 // What comes after an option, or where a command's plain argument stands.
-enum class ValueKind { None, Anything, File, Vm, Image, Group, Network, Snapshot, Words };
+enum class ValueKind {
+    None,
+    Anything,
+    File,
+    Vm,
+    Image,
+    Group,
+    Network,
+    PrefixList,
+    Snapshot,
+    Words
+};
 
 struct Value {
     ValueKind kind = ValueKind::None;
@@ -45,6 +56,8 @@ Value value_of(const CLI::Option& option) {
         return {ValueKind::Group, {}};
     if (type == network_value)
         return {ValueKind::Network, {}};
+    if (type == prefix_list_value)
+        return {ValueKind::PrefixList, {}};
     if (type == snapshot_value)
         return {ValueKind::Snapshot, {}};
     if (type.starts_with(file_value))
@@ -113,6 +126,7 @@ constexpr const char* vms_command = "masu ps -a --names 2>/dev/null";
 constexpr const char* images_command = "masu image ls --names 2>/dev/null";
 constexpr const char* groups_command = "masu sg ls --names 2>/dev/null";
 constexpr const char* networks_command = "masu net ls --names 2>/dev/null";
+constexpr const char* prefix_lists_command = "masu prefix-list ls --names 2>/dev/null";
 constexpr const char* snapshots_command = "masu snapshot ls --names 2>/dev/null";
 
 std::string names_of(const std::vector<CommandFacts>& commands) {
@@ -136,6 +150,9 @@ std::string bash_reply(const Value& value) {
         case ValueKind::Network:
             return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
                                networks_command);
+        case ValueKind::PrefixList:
+            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
+                               prefix_lists_command);
         case ValueKind::Snapshot:
             return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
                                snapshots_command);
@@ -222,6 +239,8 @@ std::string zsh_value(const Value& value) {
             return ":group:_masu_groups";
         case ValueKind::Network:
             return ":network:_masu_networks";
+        case ValueKind::PrefixList:
+            return ":list:_masu_prefix_lists";
         case ValueKind::Snapshot:
             return ":snapshot:_masu_snapshots";
         case ValueKind::Words:
@@ -295,12 +314,18 @@ std::string zsh_script(const std::vector<CommandFacts>& commands) {
         "  names=(${{(f)\"$({})\"}})\n"
         "  compadd -a names\n"
         "}}\n"
+        "_masu_prefix_lists() {{\n"
+        "  local -a names\n"
+        "  names=(${{(f)\"$({})\"}})\n"
+        "  compadd -a names\n"
+        "}}\n"
         "_masu_snapshots() {{\n"
         "  local -a names\n"
         "  names=(${{(f)\"$({})\"}})\n"
         "  compadd -a names\n"
         "}}\n",
-        vms_command, images_command, groups_command, networks_command, snapshots_command);
+        vms_command, images_command, groups_command, networks_command, prefix_lists_command,
+        snapshots_command);
     // Autoloaded, the file is the function's body; sourced, it registers itself.
     return names +
            "_masu() {\n"
@@ -334,6 +359,8 @@ std::string fish_value(const Value& value) {
             return fmt::format(" -x -a '({})'", groups_command);
         case ValueKind::Network:
             return fmt::format(" -x -a '({})'", networks_command);
+        case ValueKind::PrefixList:
+            return fmt::format(" -x -a '({})'", prefix_lists_command);
         case ValueKind::Snapshot:
             return fmt::format(" -x -a '({})'", snapshots_command);
         case ValueKind::Image:

@@ -6,6 +6,7 @@
 
 #include <boost/json.hpp>
 
+#include "tools/masu/commands.hpp"
 #include "tools/masu/monitor_client.hpp"
 
 namespace masu::cli {
@@ -95,6 +96,13 @@ json::object without_published(json::object document) {
     return document;
 }
 
+json::array cidrs_of(const PrefixList& list) {
+    json::array cidrs;
+    for (const auto& entry : list.entries)
+        cidrs.emplace_back(to_string(entry.prefix));
+    return cidrs;
+}
+
 Result<> push_to(const LiveVm& vm, const json::object& document) {
     if (!vm.trouble.empty())
         return fail("{}", vm.trouble);
@@ -131,6 +139,7 @@ json::object rule_document(const GroupBook& book, const VmRecord& record,
     auto rules = published_rules(record);
     const auto known = addresses_by_group(all);
     std::map<std::string, json::array> referred;
+    std::map<std::string, json::array> lists;
     for (const auto& id : record.security_groups) {
         const auto group = book.find(id);
         if (!group)
@@ -140,15 +149,31 @@ json::object rule_document(const GroupBook& book, const VmRecord& record,
             if (const auto* peer = std::get_if<net::GroupReference>(&rule.peer))
                 if (const auto found = known.find(peer->group_id); found != known.end())
                     referred.insert(*found);
+            if (const auto* peer = std::get_if<net::PrefixListReference>(&rule.peer))
+                if (const auto list = book.find_list(peer->list_id))
+                    lists.emplace(peer->list_id, cidrs_of(**list));
         }
     }
     json::array members;
     for (auto& [group, addresses] : referred)
         members.push_back(json::object{{"group", group}, {"addresses", std::move(addresses)}});
-    return {{"security_groups",
-             json::array(record.security_groups.begin(), record.security_groups.end())},
-            {"rules", std::move(rules)},
-            {"members", std::move(members)}};
+    auto document = to_json(record.firewall);
+    document["security_groups"] =
+        json::array(record.security_groups.begin(), record.security_groups.end());
+    document["rules"] = std::move(rules);
+    document["members"] = std::move(members);
+    json::array prefix_lists;
+    for (auto& [id, cidrs] : lists)
+        prefix_lists.push_back(json::object{{"id", id}, {"cidrs", std::move(cidrs)}});
+    document["prefix_lists"] = std::move(prefix_lists);
+    return document;
+}
+
+Result<int> change_and_push(const std::function<Result<>(GroupBook&)>& change) {
+    const auto store = TRY(open_store());
+    const GroupStore groups(store.places().state);
+    TRY(groups.change(change, [&](const GroupBook& book) { return push_rules(store, book); }));
+    return 0;
 }
 
 Result<> push_rules(const Store& store, const GroupBook& book) {
@@ -174,14 +199,20 @@ Result<> join_groups(const Store& store, const VmRecord& record) {
     });
 }
 
-Result<> start_flow_logs(const VmRecord& record, const VmFolder& folder) {
+Result<> start_flow_logs(const VmRecord& record, const VmFolder& folder,
+                         const FlowLogOptions& options) {
     const auto vm = TRY(look(record));
     if (vm.interfaces.empty())
         return fail("--flow-logs: the VM has no network interface; see --net");
     const MonitorClient client(record.api_socket(), record.name);
-    for (const auto& id : vm.interfaces)
-        TRY(client.put("/network-interfaces/" + id + "/flow-log",
-                       json::object{{"path", folder.flow_log(id)}}));
+    for (const auto& id : vm.interfaces) {
+        json::object request{{"path", folder.flow_log(id)}};
+        if (!options.format.empty())
+            request["format"] = options.format;
+        if (options.interval)
+            request["interval"] = *options.interval;
+        TRY(client.put("/network-interfaces/" + id + "/flow-log", request));
+    }
     return {};
 }
 

@@ -1,6 +1,9 @@
 // From security groups to what monitors enforce: who is in which group, and the rules each VM gets.
 #pragma once
 
+#include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,8 +38,18 @@ struct LiveVm {
 // the new member too. Takes the lock on the groups.
 [[nodiscard]] Result<> join_groups(const Store& store, const VmRecord& record);
 
+// Changes the stored groups and lists (GroupStore::change), and gives the running VMs their new
+// rules at once. The exit status, 0.
+[[nodiscard]] Result<int> change_and_push(const std::function<Result<>(GroupBook&)>& change);
+
+struct FlowLogOptions {
+    bool on = false;
+    std::string format;                     // AWS's "${srcaddr} ${dstaddr}"; empty: version 2
+    std::optional<std::uint32_t> interval;  // seconds of a window, 1 to 600
+};
 // Has a VM that is about to start keep a flow log of each interface in its folder.
-[[nodiscard]] Result<> start_flow_logs(const VmRecord& record, const VmFolder& folder);
+[[nodiscard]] Result<> start_flow_logs(const VmRecord& record, const VmFolder& folder,
+                                       const FlowLogOptions& options);
 
 // Names of the VMs in a group, running or not.
 [[nodiscard]] Result<std::vector<std::string>> members_of(const Store& store,

@@ -59,6 +59,7 @@ int run(int argc, char** argv) {
     masu::cli::add_net_command(program, invocation);
     masu::cli::add_flow_logs_command(program, invocation);
     masu::cli::add_sg_command(program, invocation);
+    masu::cli::add_prefix_list_command(program, invocation);
     masu::cli::add_snapshot_command(program, invocation);
     masu::cli::add_doctor_command(program, invocation);
     masu::cli::add_version_command(program, invocation);

@@ -91,7 +91,8 @@ std::string refusal(const Parser& parser) {
 }  // namespace
 
 Result<boost::json::value> MonitorClient::call(std::string_view method, std::string_view path,
-                                               const std::string& body, int timeout_ms) const {
+                                               const std::string& body,
+                                               std::optional<int> timeout_ms) const {
     auto request = fmt::format("{} {} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n",
                                method, path);
     if (!body.empty())
@@ -100,7 +101,7 @@ Result<boost::json::value> MonitorClient::call(std::string_view method, std::str
     request += "\r\n" + body;
 
     const auto context = fmt::format("the monitor of {}", name_);
-    const Deadline deadline(timeout_ms);
+    const Deadline deadline(timeout_ms.value_or(timeout_ms_));
     const auto fd = TRY(connect_unix(socket_));
     Parser parser;
     parser.eager(true);
@@ -120,23 +121,24 @@ Result<boost::json::value> MonitorClient::call(std::string_view method, std::str
     return value;
 }
 
-Result<boost::json::value> MonitorClient::get(std::string_view path, int timeout_ms) const {
+Result<boost::json::value> MonitorClient::get(std::string_view path,
+                                              std::optional<int> timeout_ms) const {
     return call("GET", path, {}, timeout_ms);
 }
 
 Result<> MonitorClient::put(std::string_view path, const boost::json::value& body,
-                            int timeout_ms) const {
+                            std::optional<int> timeout_ms) const {
     TRY(call("PUT", path, boost::json::serialize(body), timeout_ms));
     return {};
 }
 
 Result<> MonitorClient::patch(std::string_view path, const boost::json::value& body,
-                              int timeout_ms) const {
+                              std::optional<int> timeout_ms) const {
     TRY(call("PATCH", path, boost::json::serialize(body), timeout_ms));
     return {};
 }
 
-Result<> MonitorClient::action(std::string_view type, int timeout_ms) const {
+Result<> MonitorClient::action(std::string_view type, std::optional<int> timeout_ms) const {
     return put("/actions", boost::json::object{{"action_type", type}}, timeout_ms);
 }
 

@@ -53,6 +53,10 @@ Result<> apply(NetOption& net, std::string_view key, std::string_view value) {
         net.bandwidth = TRY(parse_number(key, value));
     } else if (key == "pps") {
         net.packets = TRY(parse_number(key, value));
+    } else if (key == "bw-burst") {
+        net.bandwidth_burst = TRY(parse_number(key, value));
+    } else if (key == "pps-burst") {
+        net.packets_burst = TRY(parse_number(key, value));
     } else if (key == "address" && net.kind == NetOption::Kind::Tap) {
         const auto prefix = net::parse_cidr(text);
         if (!prefix || prefix->address.family != net::Family::V4)
@@ -67,16 +71,31 @@ Result<> apply(NetOption& net, std::string_view key, std::string_view value) {
     } else if (key == "gateway" && net.kind == NetOption::Kind::Tap) {
         TRY(check_address(key, value));
         net.gateway = text;
+    } else if (key == "address6" && net.kind == NetOption::Kind::Tap) {
+        const auto prefix = net::parse_cidr(text);
+        if (!prefix || prefix->address.family != net::Family::V6)
+            return fail(
+                "--net: address6={} is not an IPv6 address with its prefix length, such as "
+                "fd00:6d61::10/64",
+                value);
+        net.address6 = text;
+    } else if (key == "gateway6" && net.kind == NetOption::Kind::Tap) {
+        const auto address = net::parse_address(text);
+        if (!address || !address->is_link_local_v6())
+            return fail("--net: gateway6={} is not a link-local IPv6 address, such as fe80::1",
+                        value);
+        net.gateway6 = text;
     } else if (key == "dns" && net.kind == NetOption::Kind::Tap) {
-        TRY(check_address(key, value));
+        if (!net::parse_address(text))
+            return fail("--net: dns={} is not an address", value);
         net.dns.push_back(text);
         if (net.dns.size() > max_dns)
             return fail("--net: {} DNS servers at most", max_dns);
     } else {
         return fail(
-            "--net: unknown setting \"{}\"; known are mac=M, mtu=N, bw=SIZE and pps=N, "
-            "for a TAP also address=A/LENGTH, gateway=A and dns=A, and for a network address=A "
-            "but no mac=",
+            "--net: unknown setting \"{}\"; known are mac=M, mtu=N, bw=SIZE, pps=N, bw-burst=SIZE "
+            "and pps-burst=N, for a TAP also address=A/LENGTH, gateway=A, address6=A/LENGTH, "
+            "gateway6=A and dns=A, and for a network address=A but no mac=",
             key);
     }
     return {};
@@ -96,8 +115,11 @@ std::string_view kind_text(NetOption::Kind kind) {
     return "none";
 }
 
-boost::json::object per_second(std::uint64_t rate) {
-    return {{"size", rate}, {"refill_time", 1000}};
+boost::json::object per_second(std::uint64_t rate, std::optional<std::uint64_t> burst) {
+    boost::json::object bucket{{"size", rate}, {"refill_time", 1000}};
+    if (burst)
+        bucket["one_time_burst"] = *burst;
+    return bucket;
 }
 
 std::optional<std::string> text_of(const boost::json::object& object, std::string_view key) {
@@ -138,11 +160,15 @@ Result<NetOption> parse_net_option(std::string_view text) {
             return fail("--net {}: \"{}\" must have the form SETTING=VALUE", text, parts[i]);
         TRY(apply(net, parts[i].substr(0, equals), parts[i].substr(equals + 1)));
     }
-    if (!net.address && (net.gateway || !net.dns.empty()))
+    if (!net.address && (net.gateway || net.address6 || net.gateway6 || !net.dns.empty()))
         return fail(
-            "--net {}: gateway= and dns= are told to the guest together with an address; "
+            "--net {}: gateway=, address6=, gateway6= and dns= are told to the guest together with "
+            "an address; "
             "add address=A/LENGTH",
             text);
+    if ((net.bandwidth_burst && !net.bandwidth) || (net.packets_burst && !net.packets))
+        return fail("--net {}: a burst is what may go beyond a limit; add {}", text,
+                    net.bandwidth_burst && !net.bandwidth ? "bw=SIZE" : "pps=N");
     return net;
 }
 
@@ -158,9 +184,9 @@ boost::json::object interface_request(const NetOption& net, std::string_view id,
         request["mtu"] = *net.mtu;
     boost::json::object limits;
     if (net.packets)
-        limits["ops"] = per_second(*net.packets);
+        limits["ops"] = per_second(*net.packets, net.packets_burst);
     if (net.bandwidth)
-        limits["bandwidth"] = per_second(*net.bandwidth);
+        limits["bandwidth"] = per_second(*net.bandwidth, net.bandwidth_burst);
     if (!limits.empty()) {
         request["rx_rate_limiter"] = limits;
         request["tx_rate_limiter"] = std::move(limits);
@@ -169,10 +195,13 @@ boost::json::object interface_request(const NetOption& net, std::string_view id,
         boost::json::object network{{"address", *net.address}, {"hostname", hostname}};
         if (net.gateway)
             network["gateway"] = *net.gateway;
+        if (net.gateway6)
+            network["gateway6"] = *net.gateway6;
         network["dns"] = boost::json::array(net.dns.begin(), net.dns.end());
-        if (net.address6) {
-            // Only the guest's own monitor ever hears of this router.
+        if (net.address6)
             network["address6"] = *net.address6;
+        if (net.address6 && net.kind == NetOption::Kind::Network) {
+            // Only the guest's own monitor ever hears of this router.
             network["gateway6"] = net::to_string(net::link_local_of(net::service_mac));
             network["local_gateway6"] = true;
         }
@@ -199,11 +228,17 @@ boost::json::object to_json(const NetOption& net) {
         object["address6"] = *net.address6;
     if (net.gateway)
         object["gateway"] = *net.gateway;
+    if (net.gateway6)
+        object["gateway6"] = *net.gateway6;
     object["dns"] = boost::json::array(net.dns.begin(), net.dns.end());
     if (net.bandwidth)
         object["bandwidth"] = *net.bandwidth;
     if (net.packets)
         object["packets"] = *net.packets;
+    if (net.bandwidth_burst)
+        object["bandwidth_burst"] = *net.bandwidth_burst;
+    if (net.packets_burst)
+        object["packets_burst"] = *net.packets_burst;
     return object;
 }
 
@@ -219,10 +254,13 @@ NetOption net_from_json(const boost::json::object& object) {
     net.address = text_of(object, "address");
     net.address6 = text_of(object, "address6");
     net.gateway = text_of(object, "gateway");
+    net.gateway6 = text_of(object, "gateway6");
     for (const auto& server : object.at("dns").as_array())
         net.dns.emplace_back(server.as_string());
     net.bandwidth = number_of(object, "bandwidth");
     net.packets = number_of(object, "packets");
+    net.bandwidth_burst = number_of(object, "bandwidth_burst");
+    net.packets_burst = number_of(object, "packets_burst");
     return net;
 }
 

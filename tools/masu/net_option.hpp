@@ -24,11 +24,16 @@ struct NetOption {
     // "172.31.0.10/20": the monitor hands it out by DHCP. Of kind Network the one wished for,
     // without a length, until the VM has joined.
     std::optional<std::string> address;
-    std::optional<std::string> address6;  // with its length; of kind Network, once it has joined
+    // "fd00:6d61::10/64", beside an `address`. Of kind Network set once it has joined.
+    std::optional<std::string> address6;
     std::optional<std::string> gateway;
+    std::optional<std::string> gateway6;  // link-local, as routers are
     std::vector<std::string> dns;
     std::optional<std::uint64_t> bandwidth;  // bytes a second, each way
     std::optional<std::uint64_t> packets;    // a second, each way
+    // Once, beyond the rate, until it is used up: bytes and packets.
+    std::optional<std::uint64_t> bandwidth_burst;
+    std::optional<std::uint64_t> packets_burst;
     bool operator==(const NetOption&) const = default;
 };
 

@@ -110,6 +110,9 @@ Result<PublishedPort> parse_published_port(std::string_view text) {
         rest = rest.substr(address + 1);
     }
     port.host = TRY(parse_port(text, rest));
+    // Open to others only where somebody says so: no security group stands before a published port.
+    if (port.host_address.empty())
+        port.host_address = "127.0.0.1";
     return port;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "devices/net/flow_log_format.hpp"
 #include "tools/masu/attach.hpp"
 #include "tools/masu/boot_line.hpp"
 #include "tools/masu/commands.hpp"
@@ -28,8 +29,8 @@
 namespace masu::cli {
 namespace {
 
-// Loading a large kernel and initrd from a slow disk; the monitor itself needs milliseconds, and one
-// that dies is seen at once.
+// The monitor itself needs milliseconds, but may have to load a large kernel and initrd from a slow
+// disk, on a host that has much else to do. A monitor that dies is noticed at once.
 constexpr int start_timeout_ms = 600'000;
 constexpr std::size_t log_limit = 64 * MiB;
 
@@ -53,7 +54,9 @@ constexpr const char* footer =
     "-d\n"
     "  masu run debian --net user --net network=lab --name db -d\n"
     "  masu run --kernel vmlinux --cpus 4 --memory 6G --disk root.ext4,ro --disk "
-    "data.raw,iops=3000,bw=125M";
+    "data.raw,iops=3000,bw=125M\n"
+    "  masu run debian -p 2222:22 -p 0.0.0.0:8080:80 --security-group web --udp-timeout 60\n"
+    "  masu run debian --log-format '${srcaddr} ${dstaddr} ${dstport} ${action} ${flow-direction}'";
 
 struct RunOptions {
     std::string image;  // a name or a path; empty for none
@@ -67,7 +70,8 @@ struct RunOptions {
     std::vector<std::string> disks;
     NetworkOptions network;
     std::vector<std::string> security_groups;
-    bool flow_logs = false;
+    FlowLogOptions flow_logs;
+    FirewallOptions firewall;
     std::string name;
     std::string transport = "pci";
     std::string log_level = "info";
@@ -153,6 +157,10 @@ Result<VmRecord> make_record(const RunOptions& options, const Places& places, Fd
         record.disks.push_back(std::move(disk));
     }
     TRY(choose_networks(options.network, record));
+    apply(options.firewall, record.firewall);
+    if (!options.flow_logs.format.empty())
+        if (auto format = net::FlowLogFormat::parse(options.flow_logs.format); !format)
+            return in_context("--log-format", std::move(format.error()));
     TRY(set_size(options, record));
     TRY(set_boot(options, record));
     const GroupStore groups(TRY(open_store()).places().state);
@@ -192,7 +200,7 @@ Result<> configure(const MonitorClient& client, const VmRecord& record, const Ru
     TRY(client.put("/boot-source", boot_source(record, options)));
     for (std::size_t i = 0; i < record.disks.size(); ++i) {
         const auto id = fmt::format("disk{}", i);
-        TRY(client.put("/drives/" + id, drive_request(record.disks[i], id), start_timeout_ms));
+        TRY(client.put("/drives/" + id, drive_request(record.disks[i], id)));
     }
     TRY(configure_networks(client, record, sockets, metadata));
     TRY(client.put("/entropy", boost::json::object{}));
@@ -212,16 +220,16 @@ Result<Started> start(VmRecord& record, const VmFolder& folder, Fd& lock,
     const auto boot = [&]() -> Result<Fd> {
         record.pid = monitor.pid;
         TRY(folder.write(record));
-        const MonitorClient client(record.api_socket(), record.name);
+        const MonitorClient client(record.api_socket(), record.name, start_timeout_ms);
         TRY(configure(client, record, options, sockets, metadata));
         const auto store = TRY(open_store());
         TRY(join_groups(store, record));
-        if (options.flow_logs)
-            TRY(start_flow_logs(record, folder));
+        if (options.flow_logs.on)
+            TRY(start_flow_logs(record, folder, options.flow_logs));
         Fd console;
         if (!options.detach)
             console = TRY(connect_unix(record.console_socket()));
-        TRY(client.action("InstanceStart", start_timeout_ms));
+        TRY(client.action("InstanceStart"));
         return console;
     };
     auto console = boot();
@@ -322,7 +330,8 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
             "The network: user (through passt; the default where it is installed), network=NAME "
             "(with the other VMs on it; masu net makes one), tap=NAME (an interface of this "
             "machine) or none. Settings: mac=M, mtu=N, bw=SIZE (bytes a second), pps=N (packets a "
-            "second); of a TAP also address=A/LENGTH, gateway=A, dns=A; of a network also "
+            "second), bw-burst=SIZE and pps-burst=N (once, beyond that); of a TAP also "
+            "address=A/LENGTH, gateway=A, address6=A/LENGTH, gateway6=A, dns=A; of a network also "
             "address=A. Repeat for more interfaces")
         ->type_name("NET[,SETTING]...")
         ->allow_extra_args(false)
@@ -330,7 +339,8 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
     command
         .add_option("-p,--publish", options.ports,
                     "Pass what comes to this machine's port HOST on to the guest's port GUEST "
-                    "(with --net user)")
+                    "(with --net user). From this machine alone unless an ADDRESS says "
+                    "otherwise: 0.0.0.0:8080:80 is for everybody")
         ->type_name("[ADDRESS:]HOST:GUEST[/udp]")
         ->allow_extra_args(false)
         ->take_all();
@@ -357,8 +367,30 @@ void add_group_option(CLI::App& command, RunOptions& options) {
         ->type_name(group_value)
         ->allow_extra_args(false)
         ->take_all();
-    command.add_flag("--flow-logs", options.flow_logs,
+    command.add_flag("--flow-logs", options.flow_logs.on,
                      "Keep a log of which flows pass and which do not; masu flow-logs shows it");
+    command
+        .add_option_function<std::string>(
+            "--log-format",
+            [&logs = options.flow_logs](const std::string& format) {
+                logs.on = true;
+                logs.format = format;
+            },
+            "Keep a flow log of these fields, written as AWS does: '${srcaddr} ${dstaddr} "
+            "${action}' (default: version 2)")
+        ->type_name("FORMAT");
+    command
+        .add_option_function<std::uint32_t>(
+            "--max-aggregation-interval",
+            [&logs = options.flow_logs](const std::uint32_t& seconds) {
+                logs.on = true;
+                logs.interval = seconds;
+            },
+            "Keep a flow log in which a line covers so many seconds at most: 1 to 600 (default "
+            "60)")
+        ->type_name("SECONDS")
+        ->check(CLI::Range(1U, 600U));
+    add_firewall_options(command, options.firewall);
 }
 
 void add_life_options(CLI::App& command, RunOptions& options) {

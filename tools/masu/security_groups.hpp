@@ -1,5 +1,6 @@
-// Security groups as the command line keeps them: one document in the state folder, replaced whole,
-// changed by one command at a time. Words and limits are EC2's; docs/security-groups.md tells them.
+// Security groups and prefix lists as the command line keeps them: one document in the state
+// folder, replaced whole, changed by one command at a time. Words and limits are EC2's;
+// docs/security-groups.md tells them.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,20 @@ struct SecurityGroup {
     std::vector<GroupRule> rules;
 };
 
+struct PrefixListEntry {
+    net::Prefix prefix;
+    std::string description;
+};
+
+// Blocks of addresses, of both families if one likes, that rules name together.
+struct PrefixList {
+    std::string id;  // "pl-..."
+    std::string name;
+    std::size_t max_entries = 0;  // what it counts as among a group's rules
+    std::int64_t created = 0;     // Unix time, seconds
+    std::vector<PrefixListEntry> entries;
+};
+
 // Errors begin with EC2's name for them ("InvalidGroup.NotFound: ...").
 class GroupBook {
   public:
@@ -55,12 +70,30 @@ class GroupBook {
     // The caller has made sure that no VM is in it.
     [[nodiscard]] Result<> remove(std::string_view group);
 
+    // prefix_lists.cpp
+    static constexpr std::size_t max_lists = 100;
+    static constexpr std::size_t max_list_entries = 1000;
+    [[nodiscard]] const std::vector<PrefixList>& lists() const { return lists_; }
+    // By name, or by id where it begins with "pl-".
+    [[nodiscard]] Result<const PrefixList*> find_list(std::string_view name) const;
+    // Returns its id.
+    [[nodiscard]] Result<std::string> create_list(std::string name, std::size_t max_entries,
+                                                  std::vector<PrefixListEntry> entries);
+    // All of them or, on an error, none.
+    [[nodiscard]] Result<> add_entries(std::string_view list, std::vector<PrefixListEntry> entries);
+    [[nodiscard]] Result<> remove_entries(std::string_view list,
+                                          const std::vector<net::Prefix>& prefixes);
+    // Refused while a rule names it.
+    [[nodiscard]] Result<> remove_list(std::string_view list);
+
     [[nodiscard]] boost::json::object to_json() const;
     [[nodiscard]] static Result<GroupBook> parse(const std::string& text, const std::string& path);
 
   private:
     [[nodiscard]] Result<SecurityGroup*> find_mutable(std::string_view name);
+    [[nodiscard]] std::size_t weight(const net::Rule& rule) const;
     std::vector<SecurityGroup> groups_;
+    std::vector<PrefixList> lists_;
 };
 
 // The document. Any process; writers wait for each other.
@@ -84,19 +117,7 @@ class GroupStore {
 };
 
 [[nodiscard]] boost::json::object to_json(const SecurityGroup& group);
+[[nodiscard]] boost::json::object to_json(const PrefixList& list);
 [[nodiscard]] boost::json::object to_json(const net::Rule& rule);
-
-// "tcp 22 from 0.0.0.0/0"
-[[nodiscard]] std::string describe(const net::Rule& rule);
-
-// What a rule says, checked as EC2 checks it: InvalidParameterValue names what is wrong.
-struct RuleText {
-    bool egress = false;
-    std::string protocol;
-    std::string port;       // "22", "7000-8000", "all", "-1" or nothing
-    std::string icmp_type;  // of ICMP; "all", "-1" or a number
-    std::string icmp_code;
-};
-[[nodiscard]] Result<net::Rule> parse_rule(const RuleText& text, net::Peer peer);
 
 }  // namespace masu::cli

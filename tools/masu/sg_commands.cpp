@@ -9,6 +9,7 @@
 #include "tools/masu/commands.hpp"
 #include "tools/masu/group_rules.hpp"
 #include "tools/masu/json_output.hpp"
+#include "tools/masu/rule_text.hpp"
 #include "tools/masu/security_groups.hpp"
 #include "vmm/api/rule_set_body.hpp"
 
@@ -35,14 +36,6 @@ Result<GroupStore> open_groups() {
     return GroupStore(TRY(open_store()).places().state);
 }
 
-// Changes the groups, and gives the running members their new rules at once.
-Result<int> change_and_push(const std::function<Result<>(GroupBook&)>& change) {
-    const auto store = TRY(open_store());
-    const GroupStore groups(store.places().state);
-    TRY(groups.change(change, [&](const GroupBook& book) { return push_rules(store, book); }));
-    return 0;
-}
-
 Result<std::vector<net::Peer>> peers_of(const RuleOptions& options, const GroupBook& book) {
     std::vector<net::Peer> peers;
     for (const auto& cidr : options.cidrs) {
@@ -53,6 +46,8 @@ Result<std::vector<net::Peer>> peers_of(const RuleOptions& options, const GroupB
     }
     for (const auto& group : options.groups)
         peers.emplace_back(net::GroupReference{TRY(book.find(group))->id});
+    for (const auto& list : options.lists)
+        peers.emplace_back(net::PrefixListReference{TRY(book.find_list(list))->id});
     for (const auto& name : options.names) {
         auto pattern = api::parse_dns_pattern(name);
         if (!pattern)
@@ -61,7 +56,7 @@ Result<std::vector<net::Peer>> peers_of(const RuleOptions& options, const GroupB
     }
     if (peers.empty())
         return fail(
-            "MissingParameter: a rule needs a peer; give --cidr, --source-group or "
+            "MissingParameter: a rule needs a peer; give --cidr, --source-group, --prefix-list or "
             "--dns-name");
     return peers;
 }
@@ -218,6 +213,8 @@ void add_rule_options(CLI::App& command, RuleOptions& options) {
              "Peers by address: 203.0.113.0/24, ::/0. Repeat for more");
     add_list(command, "--source-group,--destination-group", options.groups, "GROUP",
              "Peers that are members of a group. Repeat for more");
+    add_list(command, "--prefix-list", options.lists, prefix_list_value,
+             "Peers by a prefix list, which masu prefix-list makes. Repeat for more");
     add_list(command, "--dns-name", options.names, "NAME",
              "Egress to what the guest's resolver says of a name: api.example.com, *.example.org. "
              "Repeat for more");
@@ -252,6 +249,7 @@ void add_authorize(CLI::App& sg, Invocation& invocation) {
         "  masu sg authorize web --protocol tcp --port 22 --cidr 203.0.113.0/24\n"
         "  masu sg authorize db --protocol tcp --port 5432 --source-group web\n"
         "  masu sg authorize web --protocol icmp --icmp-type 8 --cidr 0.0.0.0/0\n"
+        "  masu sg authorize web --protocol tcp --port 22 --prefix-list offices\n"
         "  masu sg authorize agent --egress --protocol tcp --port 443 --dns-name '*.example.org'");
     run_as(command, invocation, [options] { return authorize(*options); });
 }
@@ -305,6 +303,37 @@ void add_rm(CLI::App& sg, Invocation& invocation) {
     run_as(command, invocation, [names] { return remove(*names); });
 }
 
+void add_modify(CLI::App& sg, Invocation& invocation) {
+    struct Options {
+        std::string vm;
+        FirewallOptions firewall;
+    };
+    auto* command = sg.add_subcommand(
+        "modify", "Change what a VM's firewall does beside its rules, running or not");
+    auto options = std::make_shared<Options>();
+    command->add_option("vm", options->vm, "Name of the VM")->type_name(vm_value)->required();
+    add_firewall_options(*command, options->firewall);
+    command->footer(
+        "Timeouts hold for a flow from its next packet on.\n"
+        "\n"
+        "Examples:\n"
+        "  masu sg modify web --tcp-established-timeout 350\n"
+        "  masu sg modify web --icmp-errors strict");
+    run_as(command, invocation, [options]() -> Result<int> {
+        if (!options->firewall.any())
+            return fail(
+                "MissingParameter: what is to change? Give an option such as "
+                "--tcp-established-timeout");
+        return change_and_push([&](GroupBook& /*book*/) -> Result<> {
+            const auto store = TRY(open_store());
+            const auto folder = TRY(store.find(options->vm));
+            auto record = TRY(folder.record());
+            apply(options->firewall, record.firewall);
+            return folder.write(record);
+        });
+    });
+}
+
 void add_membership(CLI::App& sg, Invocation& invocation) {
     struct Options {
         std::string vm;
@@ -346,6 +375,8 @@ void add_sg_command(CLI::App& program, Invocation& invocation) {
     add_list_commands(*sg, invocation);
     add_rm(*sg, invocation);
     add_membership(*sg, invocation);
+    add_modify(*sg, invocation);
+    add_sg_counters_command(*sg, invocation);
 }
 
 }  // namespace masu::cli

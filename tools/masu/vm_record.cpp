@@ -52,6 +52,8 @@ VmRecord record_from(const boost::json::object& object) {
     if (const auto* groups = object.if_contains("security_groups"))
         for (const auto& id : groups->as_array())
             record.security_groups.emplace_back(id.as_string());
+    if (const auto* firewall = object.if_contains("firewall"))
+        record.firewall = firewall_settings_from_json(firewall->as_object());
     record.transport = text_at(object, "transport");
     record.reboot = object.at("reboot").as_bool();
     record.remove = object.at("remove").as_bool();
@@ -98,6 +100,7 @@ boost::json::object to_json(const VmRecord& record) {
                                {"stop_timeout", record.stop_timeout}};
     object["security_groups"] =
         boost::json::array(record.security_groups.begin(), record.security_groups.end());
+    object["firewall"] = to_json(record.firewall);
     if (record.initrd)
         object["initrd"] = *record.initrd;
     if (!record.image.empty())

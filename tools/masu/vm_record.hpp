@@ -10,6 +10,7 @@
 
 #include "base/result.hpp"
 #include "tools/masu/disk_option.hpp"
+#include "tools/masu/firewall_settings.hpp"
 #include "tools/masu/net_option.hpp"
 #include "tools/masu/passt_process.hpp"
 
@@ -33,6 +34,7 @@ struct VmRecord {
     std::vector<NetOption> nets;
     std::vector<PublishedPort> ports;
     std::vector<std::string> security_groups;  // ids
+    FirewallSettings firewall;
     std::string transport = "pci";
     bool reboot = true;   // a guest's reboot starts it again
     bool remove = false;  // --rm

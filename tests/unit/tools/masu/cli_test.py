@@ -215,7 +215,7 @@ class RunTest(CliTest):
         self.assertEqual(interface["guest_network"]["address"], "172.31.0.10/20")
         with open(f"{self.folder}/arguments", encoding="utf-8") as file:
             arguments = file.read()
-        self.assertIn("-t 2222:22", arguments)
+        self.assertIn("-t 127.0.0.1/2222:22", arguments)
         self.assertIn("-u 127.0.0.1/53:5353", arguments)
         self.assertIn("--no-map-gw", arguments)
 
@@ -595,6 +595,79 @@ class SecurityGroups(CliTest):
         self.assertEqual(result.returncode, 1)
         self.assertIn(b"InvalidGroup.NotFound", result.stderr)
 
+    def prefix_list(self, *arguments, error=None):
+        result = self.masu("prefix-list", *arguments)
+        self.assertEqual(result.returncode, 0 if error is None else 1, result.stderr)
+        if error is not None:
+            self.assertTrue(result.stderr.decode().startswith(f"masu: {error}: "), result.stderr)
+        return result.stdout.decode()
+
+    def test_prefix_lists_are_peers_and_their_changes_reach_running_vms(self):
+        list_id = self.prefix_list("create", "offices", "--cidr", "203.0.113.9/24",
+                                   "--max-entries", "5", "--description", "Lyon").strip()
+        self.prefix_list("create", "none", error="MissingParameter")
+        self.sg("create", "web", "--description", "d")
+        ssh = ("web", "--protocol", "tcp", "--port", "22", "--prefix-list")
+        self.sg("authorize", *ssh, "nothing", error="InvalidPrefixListId.NotFound")
+        self.sg("authorize", *ssh, "offices")
+        self.run_in("w", "10.0.0.5", "web")
+        held = lambda: self.rules_of("w")["prefix_lists"]
+        self.assertEqual(self.rules_of("w")["rules"][-1]["prefix_list"], list_id)
+        self.assertEqual(held(), [{"id": list_id, "cidrs": ["203.0.113.0/24"]}])
+        self.prefix_list("add", "offices", "--cidr", "2001:db8::/32")
+        self.prefix_list("add", list_id, "--cidr", "2001:db8::/32", error="InvalidParameterValue")
+        self.assertEqual(held()[0]["cidrs"], ["203.0.113.0/24", "2001:db8::/32"])
+        self.prefix_list("remove", "offices", "--cidr", "203.0.113.0/24")
+        self.assertEqual(held()[0]["cidrs"], ["2001:db8::/32"])
+        shown = json.loads(self.prefix_list("inspect", "offices", "--output", "json"))
+        self.assertEqual((shown["id"], shown["max_entries"], len(shown["entries"])), (list_id, 5, 1))
+        self.assertIn("2001:db8::/32", self.prefix_list("inspect", "offices"))
+        self.assertEqual(self.prefix_list("ls", "--names"), "offices\n")
+        self.assertEqual(len(json.loads(self.prefix_list("ls", "--output", "json"))), 1)
+        self.prefix_list("rm", "offices", error="DependencyViolation")
+        self.sg("revoke", *ssh, "offices")
+        self.prefix_list("rm", "offices")
+        self.assertEqual(self.prefix_list("ls", "--names"), "")
+
+    def test_settings_of_the_firewall(self):
+        self.run_detached("w", "interface net0 10.0.0.5/20", "echo",
+                          options=("--udp-timeout", "45", "--icmp-errors", "strict"))
+        rules = self.rules_of("w")
+        self.assertEqual(rules["connection_tracking"]["udp_timeout"], 45)
+        self.assertEqual(rules["icmp_errors"], "strict")
+        self.sg("modify", "w", "--tcp-established-timeout", "350", "--udp-stream-timeout", "60",
+                "--icmp-errors", "related", "--private-name-answers", "on")
+        rules = self.rules_of("w")
+        self.assertEqual(rules["connection_tracking"], {
+            "tcp_established_timeout": 350, "udp_stream_timeout": 60, "udp_timeout": 45})
+        self.assertEqual((rules["icmp_errors"], rules["private_name_answers"]), ("related", True))
+        self.sg("modify", "w", error="MissingParameter")
+        for wrong in ("--udp-timeout", "61"), ("--icmp-errors", "x"), ("--udp-stream-timeout", "9"):
+            self.assertEqual(self.masu("sg", "modify", "w", *wrong).returncode, 2)
+
+    def test_counters(self):
+        self.run_in("w", "10.0.0.5")
+        text = self.sg("counters", "w")
+        self.assertRegex(text, r"(?m)^no_rule +5 +300$")
+        self.assertRegex(text, r"(?m)^sgr-1 +4 +240$")
+        self.assertNotIn("source_mac", text)
+        self.assertIn("3 flows, room for 7 more; 2 packets found none", text)
+        self.assertEqual(json.loads(self.sg("counters", "w", "--output", "json"))["flows"], 3)
+        self.assertEqual(self.masu("sg", "counters", "w", "--interface", "net1").returncode, 1)
+        self.masu("kill", "w")
+        self.assertIn(b"w is not running", self.masu("sg", "counters", "w").stderr)
+
+    def test_the_format_of_flow_logs(self):
+        self.run_detached("w", "interface net0 10.0.0.5/20", "echo",
+                          options=("--log-format", "${srcaddr} ${action}",
+                                   "--max-aggregation-interval", "10"))
+        config = json.loads(self.masu("inspect", "w", "--output", "json").stdout)["config"]
+        log = config["network-interfaces/net0/flow-log"]
+        self.assertEqual((log["format"], log["interval"]), ("${srcaddr} ${action}", 10))
+        result = self.masu("run", "--kernel", self.kernel("echo"), "--log-format", "${colour}", "-d")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b'--log-format: flow log format: "${colour}" is no field', result.stderr)
+
     def test_flow_logs(self):
         self.run_detached("w", "interface net0 10.0.0.5/20", "echo", options=("--flow-logs",))
         config = json.loads(self.masu("inspect", "w", "--output", "json").stdout)["config"]
@@ -848,7 +921,7 @@ class LookTest(CliTest):
         text = self.masu("--help")
         self.assertEqual(text.returncode, 0)
         for command in ("run", "ps", "inspect", "logs", "console", "ssh", "stop", "kill", "rm", "doctor", "version",
-                        "completion"):
+                        "completion", "sg", "prefix-list", "flow-logs"):
             self.assertIn(command, text.stdout.decode())
             one = self.masu(command, "--help")
             self.assertEqual(one.returncode, 0)
@@ -906,6 +979,13 @@ class CompletionTest(CliTest):
         self.run_detached("web", "exit power_off")
         self.assertEqual(self.complete("masu", "rm", "w"), ["web"])
         self.assertEqual(self.complete("masu", "inspect", "-"), ["-h", "--help", "--output"])
+
+    def test_bash_completes_groups_and_prefix_lists(self):
+        self.assertEqual(self.complete("masu", "sg", "c"), ["create", "counters"])
+        self.masu("prefix-list", "create", "offices", "--max-entries", "3")
+        self.assertEqual(self.complete("masu", "sg", "authorize", "--prefix-list", "o"), ["offices"])
+        self.assertEqual(self.complete("masu", "prefix-list", "rm", ""), ["offices"])
+        self.assertEqual(self.complete("masu", "sg", "authorize", "d"), ["default"])
 
     def test_bash_completes_commands_of_commands_and_images(self):
         self.assertEqual(self.complete("masu", "image", "im"), ["import"])

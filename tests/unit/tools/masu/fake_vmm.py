@@ -146,7 +146,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         answers = {"/": {"id": monitor.flags.id, "state": monitor.state, "vmm_version": "0",
                          "app_name": "Fake"},
                    "/vm/config": monitor.config,
-                   "/boot-timer": {"kvm_ready": 1}}
+                   "/boot-timer": {"kvm_ready": 1},
+                   "/network-interfaces/net0/firewall": {
+                       "flows": 3, "conntrack_allowance_exceeded": 2,
+                       "conntrack_allowance_available": 7,
+                       "verdicts": {"no_rule": {"packets": 5, "bytes": 300},
+                                    "source_mac": {"packets": 0, "bytes": 0}},
+                       "rules": [{"id": "sgr-1", "packets": 4, "bytes": 240}]}}
         if self.path in answers:
             self.reply(200, answers[self.path])
         else:

@@ -48,6 +48,40 @@ TEST_CASE("--net network=NAME, before and after the VM has joined") {
     CHECK_FALSE(request.contains("host_dev_name"));
 }
 
+TEST_CASE("a TAP has IPv6 beside IPv4") {
+    const auto net = parse_net_option(
+        "tap=t,address=10.0.0.2/24,address6=fd00::10/64,gateway6=fe80::1,dns=fd00::53");
+    REQUIRE(net);
+    CHECK(net_from_json(to_json(*net)) == *net);
+    const auto network = interface_request(*net, "net0", "web").at("guest_network");
+    CHECK(network.at("address6").as_string() == "fd00::10/64");
+    CHECK(network.at("gateway6").as_string() == "fe80::1");
+    CHECK(network.at("dns").at(0).as_string() == "fd00::53");
+    for (const char* bad :
+         {"tap=t,address6=fd00::10/64", "tap=t,address=10.0.0.2/24,address6=fd00::1",
+          "tap=t,address=10.0.0.2/24,address6=10.0.0.3/24",
+          "tap=t,address=10.0.0.2/24,address6=fd00::10/64,gateway6=fd00::1",
+          "user,address6=fd00::10/64"})
+        CHECK_MESSAGE(!parse_net_option(bad), bad);
+}
+
+TEST_CASE("a rate has a burst where one is asked for") {
+    const auto net = parse_net_option("user,bw=1M,bw-burst=5M,pps=100,pps-burst=1000");
+    REQUIRE(net);
+    CHECK(net_from_json(to_json(*net)) == *net);
+    const auto request = interface_request(*net, "net0", "web");
+    for (const char* way : {"rx_rate_limiter", "tx_rate_limiter"}) {
+        CHECK(request.at(way).at("bandwidth").at("one_time_burst").to_number<int>() ==
+              5 * 1024 * 1024);
+        CHECK(request.at(way).at("ops").at("one_time_burst").to_number<int>() == 1000);
+    }
+    CHECK_FALSE(interface_request(*parse_net_option("user,bw=1M"), "net0", "web")
+                    .at("rx_rate_limiter")
+                    .at("bandwidth")
+                    .as_object()
+                    .contains("one_time_burst"));
+}
+
 TEST_CASE("--net that makes no sense is refused with the reason") {
     for (const char* bad : {"network",
                             "network=",
@@ -66,6 +100,9 @@ TEST_CASE("--net that makes no sense is refused with the reason") {
                             "user,bw=0",
                             "user,mac=zz",
                             "user,mac=01:00:00:00:00:00",
+                            "user,bw-burst=1M",
+                            "user,bw=1M,pps-burst=5",
+                            "user,bw=1M,bw-burst=0",
                             "user,address=10.0.0.2/24",
                             "user,colour=red",
                             "tap=t,address=10.0.0.2",
@@ -76,7 +113,10 @@ TEST_CASE("--net that makes no sense is refused with the reason") {
 }
 
 TEST_CASE("-p names a port on each side") {
-    CHECK(*parse_published_port("8080:80") == PublishedPort{.host = 8080, .guest = 80});
+    // Open to this machine alone, unless an address says otherwise.
+    CHECK(*parse_published_port("8080:80") ==
+          PublishedPort{.host_address = "127.0.0.1", .host = 8080, .guest = 80});
+    CHECK(parse_published_port("0.0.0.0:8080:80")->host_address == "0.0.0.0");
     const auto port = parse_published_port("127.0.0.1:53:5353/udp");
     REQUIRE(port);
     CHECK(*port ==

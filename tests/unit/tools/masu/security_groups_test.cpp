@@ -11,6 +11,7 @@
 
 #include "base/atomic_file.hpp"
 #include "tools/masu/group_rules.hpp"
+#include "tools/masu/rule_text.hpp"
 #include "vmm/api/rule_set_body.hpp"
 
 namespace masu::cli {
@@ -155,6 +156,60 @@ TEST_CASE("a group that others refer to stays") {
     CHECK(error_of(book.find("web")) == "InvalidGroup.NotFound");
 }
 
+std::vector<PrefixListEntry> blocks(std::initializer_list<const char*> cidrs) {
+    std::vector<PrefixListEntry> entries;
+    for (const auto* cidr : cidrs)
+        entries.push_back({*net::parse_cidr(cidr), "why"});
+    return entries;
+}
+
+TEST_CASE("a prefix list has room for so many blocks, each once, and all of a change or none") {
+    auto book = new_book();
+    const auto id = book.create_list("offices", 3, blocks({"203.0.113.7/24", "2001:db8::/32"}));
+    REQUIRE(id);
+    CHECK(id->starts_with("pl-"));
+    CHECK(*book.find_list("offices") == *book.find_list(*id));
+    const auto entries = [&] { return (*book.find_list("offices"))->entries.size(); };
+    CHECK(error_of(book.create_list("offices", 3, {})) == "InvalidParameterValue");
+    CHECK(error_of(book.create_list("pl-x", 3, {})) == "InvalidParameterValue");
+    CHECK(error_of(book.create_list("a%", 3, {})) == "InvalidParameterValue");
+    CHECK(error_of(book.create_list("b", 1, blocks({"::/0", "0.0.0.0/0"}))) ==
+          "PrefixListMaxEntriesExceeded");
+    CHECK(error_of(book.find_list("b")) == "InvalidPrefixListId.NotFound");
+    CHECK(error_of(book.add_entries("offices", blocks({"10.0.0.0/8", "203.0.113.0/24"}))) ==
+          "InvalidParameterValue");
+    CHECK(error_of(book.add_entries("offices", blocks({"10.0.0.0/8", "11.0.0.0/8"}))) ==
+          "PrefixListMaxEntriesExceeded");
+    CHECK(entries() == 2);
+    CHECK(book.add_entries("offices", blocks({"10.0.0.0/8"})));
+    CHECK(error_of(book.remove_entries(
+              "offices", {*net::parse_cidr("10.0.0.0/8"), *net::parse_cidr("12.0.0.0/8")})) ==
+          "InvalidParameterValue");
+    CHECK(entries() == 3);
+    CHECK(book.remove_entries("offices", {*net::parse_cidr("10.0.0.0/8")}));
+    CHECK(entries() == 2);
+    CHECK(book.remove_list("offices"));
+    CHECK(error_of(book.remove_list("offices")) == "InvalidPrefixListId.NotFound");
+}
+
+TEST_CASE("a rule for a prefix list counts as the list's room, and keeps it") {
+    auto book = new_book();
+    REQUIRE(book.create("web", "d"));
+    const auto id = *book.create_list("offices", 40, blocks({"203.0.113.0/24"}));
+    auto rule = tcp_rule("22");
+    rule.rule.peer = net::PrefixListReference{id};
+    REQUIRE(book.authorize("web", rule));
+    CHECK(error_of(book.remove_list("offices")) == "DependencyViolation");
+    for (int i = 0; i < 20; ++i)
+        REQUIRE(book.authorize("web", tcp_rule(std::to_string(i))));
+    CHECK(error_of(book.authorize("web", tcp_rule("99"))) == "RulesPerSecurityGroupLimitExceeded");
+    auto other = rule;
+    other.rule.from = other.rule.to = 23;
+    CHECK(error_of(book.authorize("web", other)) == "RulesPerSecurityGroupLimitExceeded");
+    REQUIRE(book.revoke("web", rule.rule));
+    CHECK(book.remove_list("offices"));
+}
+
 TEST_CASE("64: one to five groups") {
     auto book = new_book();
     std::vector<std::string> names;
@@ -183,6 +238,7 @@ TEST_CASE("the file holds all of it, and a failed change nothing of itself") {
         auto name = tcp_rule("443", "::/0", true);
         name.rule.peer = net::DnsName{"*.example.org"};
         TRY(book.authorize("web", name));
+        TRY(book.create_list("offices", 7, blocks({"203.0.113.0/24", "2001:db8::/32"})));
         return {};
     }));
     CHECK_FALSE(store.change([](GroupBook& book) -> Result<> {
@@ -197,6 +253,11 @@ TEST_CASE("the file holds all of it, and a failed change nothing of itself") {
     CHECK(describe(group->rules[2].rule) == "tcp 7000-8000 from 2001:db8::/32");
     CHECK(group->rules[2].description == "why");
     CHECK(describe(group->rules[3].rule) == "tcp 443 to *.example.org");
+    const auto* list = *book->find_list("offices");
+    CHECK(list->max_entries == 7);
+    REQUIRE(list->entries.size() == 2);
+    CHECK(to_string(list->entries[1].prefix) == "2001:db8::/32");
+    CHECK(list->entries[0].description == "why");
 
     REQUIRE(write_file_atomically(folder.path + "/state/security-groups.json", "{"));
     CHECK(store.read().error().message.contains("cannot be read"));
@@ -225,16 +286,32 @@ TEST_CASE("the document for a monitor is one that the monitor reads") {
     auto rule = tcp_rule("22");
     rule.rule.peer = net::GroupReference{(*book.find("default"))->id};
     REQUIRE(book.authorize("web", rule));
+    const auto list = *book.create_list("offices", 5, blocks({"203.0.113.0/24", "2001:db8::/32"}));
+    REQUIRE(book.create_list("unused", 5, blocks({"10.0.0.0/8"})));
+    rule.rule.peer = net::PrefixListReference{list};
+    REQUIRE(book.authorize("web", rule));
     VmRecord record;
+    record.firewall.timeouts = {.tcp_established = 350, .udp_stream = 60, .udp = 45};
+    record.firewall.related_icmp_errors = false;
+    record.firewall.private_name_answers = true;
     record.security_groups = {(*book.find("web"))->id, "sg-gone"};
-    LiveVm member{.record = {}, .trouble = {}, .interfaces = {"net0"}, .addresses = {"10.0.0.7", "2001:db8::7"}};
+    LiveVm member{.record = {},
+                  .trouble = {},
+                  .interfaces = {"net0"},
+                  .addresses = {"10.0.0.7", "2001:db8::7"}};
     member.record.security_groups = {(*book.find("default"))->id};
     const auto text = boost::json::serialize(rule_document(book, record, {member}));
     auto body = api::JsonObject::parse(text, "rules");
     REQUIRE(body);
     const auto set = api::read_rule_set(*body);
     REQUIRE_MESSAGE(set, (set ? "" : set.error().message));
-    CHECK(set->rules.rules.size() == 3);
+    CHECK(set->rules.rules.size() == 4);
+    REQUIRE(set->rules.prefix_lists.size() == 1);
+    CHECK(set->rules.prefix_lists.at(list).size() == 2);
+    CHECK(set->rules.timeouts == record.firewall.timeouts);
+    CHECK_FALSE(set->rules.related_icmp_errors);
+    CHECK(set->rules.private_name_answers);
+    CHECK(firewall_settings_from_json(to_json(record.firewall)) == record.firewall);
     CHECK(set->members.begin()->second.size() == 2);
     CHECK(net::compile(set->rules, set->members));
 }
