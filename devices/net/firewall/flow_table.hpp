@@ -1,10 +1,13 @@
 // The table of tracked flows of one family: open addressing, one cache miss a search.
 //
-// Linear probing over 32-byte (IPv4) or 64-byte (IPv6) slots, at most half of them taken, so a
-// search ends in the cache line it began in or the next. The hash is keyed, and a search looks at
-// no more than max_probe slots whatever happens. The table doubles as it fills and shrinks when
-// nearly empty: the old half is moved over a few slots at a time, so no packet waits for a rehash;
-// expired flows are dropped when met and by a cursor that each insertion moves on.
+// Linear probing over 32-byte (IPv4) or 64-byte (IPv6) slots, at most half of them taken, from the
+// beginning of a cache line: nearly every search ends in the line it began in, the others in the
+// next. The hash is keyed (SipHash-1-3, once a packet): the guest and its peers choose addresses
+// and ports, and with a cheaper function, or without the key, could aim many flows at one line; and
+// a search looks at no more than max_probe slots whatever happens. The table doubles as it fills
+// and shrinks when nearly empty: the old half is moved over a few slots at a time, so no packet
+// waits for a rehash; expired flows are dropped when met and by a cursor that each insertion moves
+// on.
 #pragma once
 
 #include <cstddef>
@@ -68,8 +71,10 @@ class FlowTable {
     struct Half {
         std::unique_ptr<Slot, Unmap> slots;
         std::size_t capacity = 0;  // a power of two, or 0
+        // The first slot of a line. The mapping begins at a page.
         [[nodiscard]] std::size_t home(std::uint64_t hash) const noexcept {
-            return static_cast<std::size_t>(hash) & (capacity - 1);
+            constexpr std::size_t a_line = 64 / sizeof(Slot);
+            return static_cast<std::size_t>(hash) & (capacity - 1) & ~(a_line - 1);
         }
         [[nodiscard]] Slot& at(std::size_t index) const noexcept {
             return slots.get()[index & (capacity - 1)];

@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <functional>
 #include <string>
@@ -156,6 +157,16 @@ class FakeFilter final : public FrameFilter {
             return Action::Pass;
         return verdict;
     }
+    void prepare(std::size_t place, Direction /*direction*/, const Frame& frame) noexcept override {
+        prepared.at(place) = Bytes(frame.bytes.begin(), frame.bytes.end());
+        most_prepared = std::max(most_prepared, place + 1);
+    }
+    [[nodiscard]] Action judge_prepared(std::size_t place, Direction direction, const Frame& frame,
+                                        Nanoseconds now) noexcept override {
+        if (!std::ranges::equal(prepared.at(place), frame.bytes))
+            ++unprepared;
+        return judge(direction, frame, now);
+    }
     [[nodiscard]] std::span<const std::byte> answer() const noexcept override { return reply; }
 
     struct Seen {
@@ -168,6 +179,9 @@ class FakeFilter final : public FrameFilter {
     std::vector<Seen> seen;
     std::function<void()> during;  // what the guest does while its frame is being judged
     Bytes reply;
+    std::array<Bytes, max_burst> prepared;
+    std::size_t most_prepared = 0;
+    std::size_t unprepared = 0;  // frames that were not the ones prepared for their places
 };
 
 }  // namespace masu::net::fake

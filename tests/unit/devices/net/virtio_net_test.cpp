@@ -356,6 +356,59 @@ TEST_CASE("a backend without room stops the queue and does not lose a frame") {
         CHECK(rig.backend.sent[i].frame == udp_frame(10 + i));
 }
 
+TEST_CASE(
+    "a batch is prepared together, judged and sent in its order, and what must wait goes back") {
+    Rig rig;
+    constexpr std::size_t count = 40;
+    std::vector<Bytes> expected;
+    for (std::size_t i = 0; i < count; ++i) {
+        // Among them a frame that is none, and a checksum that is finished before the verdict.
+        auto frame = udp_frame(100 + i);
+        NetHeader header;
+        if (i % 10 == 3)
+            frame.resize(5);
+        if (i % 10 == 7)
+            header = {.flags = hdr_f_needs_csum, .csum_start = 42, .csum_offset = 40};
+        rig.tx().chain().append_readable(bytes_of(header)).append_readable(frame).build();
+        if (i % 10 != 3)
+            expected.push_back(frame);
+    }
+    rig.backend.room = 21;
+    rig.notify(1);
+    CHECK(rig.backend.sent.size() == 21);
+    CHECK(rig.filter.seen.size() == 21);  // nobody is judged before his turn
+    CHECK(rig.filter.most_prepared == FrameFilter::max_burst);
+    CHECK(rig.filter.unprepared == 0);
+    rig.backend.room = 100;
+    rig.run();
+    REQUIRE(rig.backend.sent.size() == expected.size());
+    CHECK(rig.filter.seen.size() == expected.size());
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        CHECK(rig.backend.sent[i].frame.size() == expected[i].size());
+        CHECK(std::ranges::equal(std::span(rig.backend.sent[i].frame).first(42),
+                                 std::span(expected[i]).first(42)));
+    }
+    CHECK(rig.count("tx_malformed") == 4);
+    std::size_t used = 0;
+    while (rig.tx().take_used())
+        ++used;
+    CHECK(used == count);
+}
+
+TEST_CASE("frames before a broken place of the ring are sent") {
+    Rig rig;
+    for (std::size_t i = 0; i < 3; ++i)
+        rig.tx()
+            .chain()
+            .append_readable(bytes_of(NetHeader()))
+            .append_readable(udp_frame(10 + i))
+            .build();
+    rig.tx().chain().append_raw(rig.memory.end(), 100, 0).build();
+    rig.notify(1);
+    CHECK(rig.backend.sent.size() == 3);
+    CHECK(rig.driver.faults.size() == 1);
+}
+
 TEST_CASE("rate limits hold frames back, in order, in both directions") {
     const RateLimiter::Limits two_a_second{
         .bytes = std::nullopt, .ops = TokenBucketLimit{.size = 2, .refill_time = 1'000'000'000}};
