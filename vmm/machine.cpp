@@ -57,7 +57,10 @@ class KvmMachine final : public Machine {
     [[nodiscard]] Result<> check_source(const VmConfig& config, const RestoreSource& source) const;
     [[nodiscard]] Result<> put_back_devices();
     [[nodiscard]] Result<> put_back_vcpus(const VmConfig& config);
-    void go_on_from(RestoreSource source) { source_ = std::move(source); }
+    void go_on_from(RestoreSource source) {
+        arrival_ = source.readdressed;
+        source_ = std::move(source);
+    }
     void populate(snapshot::PageList list) { population_.emplace(ram_, std::move(list)); }
 
     [[nodiscard]] Result<snapshot::MachineState> save() override;
@@ -99,6 +102,7 @@ class KvmMachine final : public Machine {
     [[nodiscard]] kvm::CpuidPolicy cpuid_policy(const VmConfig& config) const;
     [[nodiscard]] Result<> start_vcpu_threads(std::vector<kvm::Vcpu> vcpus);
     [[nodiscard]] Result<> finish_restore();
+    void arrive();
     [[nodiscard]] Result<> renew_identity();
     // The guest or KVM ended the machine. Any thread; the first event counts.
     void report_stop(StopEvent event);
@@ -128,6 +132,8 @@ class KvmMachine final : public Machine {
     Transport transport_ = Transport::Pci;
     std::uint64_t generation_id_ = 0;      // its guest address; 0: none
     std::optional<RestoreSource> source_;  // until finish_restore()
+    // Of a machine that was restored, until start(): the interfaces that have other addresses.
+    std::optional<std::vector<std::string>> arrival_;
     std::vector<kvm::CpuidLeaves> cpuid_;  // by vCPU
     std::unique_ptr<kvm::ExitHandlers> handlers_;
     std::unique_ptr<kvm::VcpuSet> vcpus_;
@@ -518,8 +524,20 @@ void KvmMachine::report_stop(StopEvent event) {
 Result<> KvmMachine::start() {
     if (source_)
         TRY(finish_restore());
+    arrive();
     vcpus_->resume();
     return {};
+}
+
+// Not part of finish_restore(): a machine that is saved again before it runs is still to arrive.
+void KvmMachine::arrive() {
+    const auto readdressed = std::exchange(arrival_, std::nullopt);
+    if (!readdressed)
+        return;
+    using enum net::VirtioNet::Arrival;
+    for (auto& [id, device] : interfaces_)
+        device->arrive(std::ranges::find(*readdressed, id) != readdressed->end() ? NewAddress
+                                                                                 : SameAddress);
 }
 
 Result<> KvmMachine::pause() {

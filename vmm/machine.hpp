@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/event_loop.hpp"
 #include "base/log.hpp"
@@ -61,6 +62,8 @@ struct RestoreSource {
     std::string memory_path;
     ClockPolicy clock = ClockPolicy::Continue;
     std::optional<snapshot::PageList> working_set;  // to bring in ahead of the guest
+    // Interfaces whose guest has another address here, and is told to ask for it.
+    std::vector<std::string> readdressed = {};
 };
 
 // Created stopped; start() lets the vCPUs run. Every method is called on the loop's thread.

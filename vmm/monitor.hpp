@@ -124,8 +124,12 @@ class Monitor {
     [[nodiscard]] Result<> check_metadata_reachable() const;
     [[nodiscard]] Result<> create_machine();
     [[nodiscard]] MachineContext next_machine();
-    [[nodiscard]] Result<> take_config(const action::LoadSnapshot& action,
-                                       const snapshot::MachineState& state);
+    void describe(snapshot::MachineState& state);
+    [[nodiscard]] Result<std::vector<std::string>> take_config(const action::LoadSnapshot& action,
+                                                               const snapshot::MachineState& state);
+    [[nodiscard]] Result<> take_flows(std::vector<RestoredFirewall> firewalls,
+                                      const action::LoadSnapshot& action,
+                                      const std::vector<std::string>& readdressed);
     [[nodiscard]] Result<> load(const action::LoadSnapshot& action);
     [[nodiscard]] Result<> gather_writes();
     [[nodiscard]] Result<snapshot::MemoryPlan> plan_memory(const action::CreateSnapshot& action);

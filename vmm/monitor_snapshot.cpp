@@ -11,6 +11,7 @@
 #include "vmm/config_check.hpp"
 #include "vmm/monitor.hpp"
 #include "vmm/snapshot/memory_file.hpp"
+#include "vmm/snapshot/load_changes.hpp"
 #include "vmm/snapshot/save.hpp"
 #include "vmm/snapshot/working_set.hpp"
 
@@ -53,9 +54,7 @@ Result<snapshot::MemoryPlan> Monitor::plan_memory(const action::CreateSnapshot& 
 
 Result<snapshot::MachineState> Monitor::save_state() {
     auto state = TRY(machine_->save());
-    api::JsonWriter json;
-    api::write(json, FullConfig{.vm = vm_});
-    state.config = json.text();
+    describe(state);
     return state;
 }
 
@@ -184,15 +183,29 @@ Result<VmmReply> Monitor::carry_out(const action::GetSaveProgress&) {
     return live_save_ ? live_save_->progress() : last_save_;
 }
 
+// What the machine does not know of itself.
+void Monitor::describe(snapshot::MachineState& state) {
+    api::JsonWriter json;
+    api::write(json, FullConfig{.vm = vm_, .secrets = true});
+    state.config = json.text();
+    state.interfaces = network_.save(services_.clock.now());
+    if (!vm_.metadata && network_.store().document() != nullptr)
+        state.metadata = network_.store().text();
+}
+
 // The configuration travels as JSON and is taken as a config file is, so that whatever one can hold
 // the other can. A logger or metrics file in there is the saving monitor's and not ours.
-Result<> Monitor::take_config(const action::LoadSnapshot& action,
-                              const snapshot::MachineState& state) {
+Result<std::vector<std::string>> Monitor::take_config(const action::LoadSnapshot& action,
+                                                      const snapshot::MachineState& state) {
     vm_.transport = state.transport;
-    for (const auto& setting : TRY(api::parse_config(state.config, "of the snapshot"))) {
+    auto settings = TRY(api::parse_config(state.config, "of the snapshot"));
+    auto readdressed = TRY(snapshot::change_config(settings, action));
+    for (const auto& setting : settings) {
         TRY(std::visit(
             [this](const auto& wanted) -> Result<VmmReply> {
-                if constexpr (std::remove_cvref_t<decltype(wanted)>::allowed == Allowed::PreBoot)
+                using Wanted = std::remove_cvref_t<decltype(wanted)>;
+                if constexpr (Wanted::allowed == Allowed::PreBoot ||
+                              std::is_same_v<Wanted, action::SetInstanceMetadata>)
                     return carry_out(wanted);
                 return Done{};
             },
@@ -208,7 +221,23 @@ Result<> Monitor::take_config(const action::LoadSnapshot& action,
         if (change.overlay_path)
             drive->overlay_path = change.overlay_path;
     }
-    return check(vm_);
+    TRY(check(vm_));
+    return readdressed;
+}
+
+// Flows are those of connections that the guest has where it was saved: another machine, or one
+// with another address, has none of them, and nobody may reach it through them.
+Result<> Monitor::take_flows(std::vector<RestoredFirewall> firewalls,
+                             const action::LoadSnapshot& action,
+                             const std::vector<std::string>& readdressed) {
+    for (auto& [id, firewall] : firewalls) {
+        auto* interface = TRY(network_.require(id));
+        if (action.identity || std::ranges::find(readdressed, id) != readdressed.end())
+            TRY(interface->set_rules(nullptr));
+        else
+            interface->adopt_firewall(std::move(firewall));
+    }
+    return {};
 }
 
 // It only makes a restore faster: one that cannot be used is told of, and done without.
@@ -282,7 +311,13 @@ Result<> Monitor::load(const action::LoadSnapshot& action) {
         .state = TRY(snapshot::load_state(action.state_path, &id)),
         .memory_path = action.memory_path,
         .clock = action.clock_realtime ? ClockPolicy::Realtime : ClockPolicy::Continue};
-    TRY(take_config(action, source.state));
+    // Before anything is opened: the flows may be anyone's bytes.
+    auto firewalls = TRY(restore_firewalls(source.state.interfaces, services_.clock.now()));
+    source.readdressed = TRY(take_config(action, source.state));
+    TRY(take_flows(std::move(firewalls), action, source.readdressed));
+    // A document that was PUT here already is the newer one.
+    if (!source.state.metadata.empty() && network_.store().document() == nullptr)
+        TRY(network_.store().put(source.state.metadata));
     source.working_set = find_working_set(action, id, source.state.memory_bytes);
     machine_ = TRY(services_.restore_machine(vm_, std::move(source), next_machine()));
     if (action.record_working_set_ms)
@@ -302,12 +337,16 @@ Result<> Monitor::load(const action::LoadSnapshot& action) {
 Result<VmmReply> Monitor::carry_out(const action::LoadSnapshot& action) {
     if (!services_.restore_machine)
         return fail("this monitor cannot load snapshots");
-    if (!vm_.drives.empty() || vm_.boot_source || vm_.entropy)
+    if (!vm_.drives.empty() || !vm_.network_interfaces.empty() || vm_.boot_source || vm_.entropy ||
+        vm_.mmds || vm_.metadata)
         return fail(
             "a snapshot brings its own configuration: load it into a monitor that has none");
     const auto before = vm_;
+    const auto metadata_before = network_.store();
     if (auto loaded = load(action); !loaded) {
         drop_machine();
+        network_.close();
+        network_.store() = metadata_before;
         vm_ = before;
         return std::unexpected(std::move(loaded).error());
     }

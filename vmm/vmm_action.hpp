@@ -220,6 +220,22 @@ struct LoadSnapshot {
         std::optional<std::string> overlay_path;
     };
     std::string directory;  // of both; or empty
+    // An interface's backend here, and what the guest is told of its network. What is not given
+    // stays as it was saved; a backend that was a descriptor must be given.
+    struct Interface {
+        std::string iface_id;
+        std::string host_dev_name;
+        std::vector<int> tap_fds;
+        std::optional<int> passt_fd;
+        // Another address is announced to the guest by its link going down and up again.
+        std::optional<GuestNetworkConfig> guest_network;
+    };
+    // Another machine than the one that was saved: its metadata and DHCP say so, and the firewall
+    // does not know the connections of the one that was saved.
+    struct Identity {
+        std::string instance_id;
+        std::string hostname;
+    };
     std::string state_path;
     std::string memory_path;
     bool resume = false;
@@ -231,6 +247,8 @@ struct LoadSnapshot {
     // or so many milliseconds after it was let run.
     std::optional<std::uint64_t> record_working_set_ms;
     std::vector<Drive> drives;
+    std::vector<Interface> interfaces;
+    std::optional<Identity> identity;
 };
 // The guest is ready: what it has touched by now is its working set.
 struct EndWorkingSet {
@@ -288,6 +306,7 @@ struct FullConfig {
     std::optional<LoggerConfig> logger;
     std::optional<MetricsConfig> metrics;
     std::optional<std::string> serial_out_path;
+    bool secrets = false;  // with what only the guest is to read: user data, credentials
 };
 struct FirewallReport {
     std::vector<std::string> groups;

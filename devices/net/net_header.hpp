@@ -45,6 +45,7 @@ inline constexpr std::uint64_t host_ufo = 1ULL << 14;
 inline constexpr std::uint64_t mrg_rxbuf = 1ULL << 15;
 inline constexpr std::uint64_t status = 1ULL << 16;
 inline constexpr std::uint64_t ctrl_vq = 1ULL << 17;
+inline constexpr std::uint64_t guest_announce = 1ULL << 21;
 inline constexpr std::uint64_t mq = 1ULL << 22;
 inline constexpr std::uint64_t guest_uso4 = 1ULL << 54;
 inline constexpr std::uint64_t guest_uso6 = 1ULL << 55;

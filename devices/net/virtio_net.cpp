@@ -20,6 +20,7 @@ struct [[gnu::packed]] Config {
 static_assert(sizeof(Config) == 12);
 
 constexpr std::uint16_t status_link_up = 1;
+constexpr std::uint16_t status_announce = 2;
 
 // epoll reports errors and hang-ups whether asked or not, over and over, but for a one-shot watch
 // only once: a detached TAP queue and a dead passt would keep the loop spinning otherwise.
@@ -81,6 +82,10 @@ Result<std::unique_ptr<VirtioNet>> VirtioNet::create(std::string id, Backend& ba
         const std::lock_guard lock(raw->mutex());
         raw->on_timer();
     }));
+    net->cut_timer_ = TRY(loop.timer([raw = net.get()] {
+        const std::lock_guard lock(raw->mutex());
+        raw->on_cut_timer();
+    }));
     TRY(net->watch_backend());
     backend.set_active_queues(1);
     backend.set_receive_offloads(0);
@@ -105,7 +110,7 @@ Result<> VirtioNet::watch_backend() {
 void VirtioNet::watch_for(std::size_t index) noexcept {
     auto& pair = pairs_[index];
     std::uint32_t events = 0;
-    if (driver_ != nullptr && link_up_ && !faulted_ && index < active_pairs_) {
+    if (driver_ != nullptr && link_is_up() && !faulted_ && index < active_pairs_) {
         if (pair.rx && !pair.rx_waiting && !pair.rx_throttled)
             events |= EPOLLIN;
         if (pair.tx_blocked || !backend_.flush(static_cast<unsigned>(index)))
@@ -180,7 +185,8 @@ void VirtioNet::update_limits(const RateLimiter::Limits& rx, const RateLimiter::
 std::uint64_t VirtioNet::features() const noexcept {
     const auto offloads = backend_.offloads();
     std::uint64_t bits = feature::mac | feature::status | feature::mrg_rxbuf | feature::ctrl_vq |
-                         host_features(offloads) | guest_features(offloads);
+                         feature::guest_announce | host_features(offloads) |
+                         guest_features(offloads);
     if (offloads != 0)
         bits |= feature::ctrl_guest_offloads;
     if (options_.mtu)
@@ -191,8 +197,14 @@ std::uint64_t VirtioNet::features() const noexcept {
 }
 
 void VirtioNet::read_config(std::uint64_t offset, std::span<std::byte> data) const noexcept {
+    constexpr auto status_end = offsetof(Config, status) + sizeof(Config::status);
+    if (cut_until_ && offset < status_end && offset + data.size() > offsetof(Config, status))
+        cut_seen_ = true;
+    unsigned status = link_is_up() ? status_link_up : 0;
+    if (announce_)
+        status |= status_announce;
     const Config config{.mac = options_.mac,
-                        .status = link_up_ ? status_link_up : std::uint16_t{0},
+                        .status = static_cast<std::uint16_t>(status),
                         .max_virtqueue_pairs = static_cast<std::uint16_t>(pairs_.size()),
                         .mtu = options_.mtu.value_or(0)};
     const auto bytes = as_bytes_of(config);
@@ -268,6 +280,9 @@ void VirtioNet::notify(std::uint16_t index) {
 void VirtioNet::reset() {
     timer_->disarm();
     timer_at_.reset();
+    cut_timer_->disarm();
+    cut_until_.reset();
+    announce_ = false;
     driver_ = nullptr;
     for (std::size_t i = 0; i < pairs_.size(); ++i) {
         auto& pair = pairs_[i];

@@ -56,6 +56,18 @@ class VirtioNet final : public virtio::Device {
         Options options, EventLoop& loop, Log log, Metrics& metrics, const Clock& clock);
     ~VirtioNet() override;
 
+    // Where a restored machine goes on. SameAddress: the guest is asked to announce itself
+    // (VIRTIO_NET_F_GUEST_ANNOUNCE), so that a network that has not seen it yet, or has seen it
+    // elsewhere, learns its MAC. NewAddress: its link goes down, and stays so for `pause` after
+    // the driver has seen that, upon which the guest asks for an address again.
+    enum class Arrival : std::uint8_t { SameAddress, NewAddress };
+    // Longer than Linux holds a change of the carrier back (linkwatch: one second).
+    static constexpr Nanoseconds readdress_pause = 2'000'000'000;
+    // A driver that never looks gets its link back after so long.
+    static constexpr Nanoseconds readdress_limit = 60'000'000'000;
+    // After a restore, before the vCPUs run. Takes mutex() itself; loop's thread.
+    void arrive(Arrival arrival, Nanoseconds pause = readdress_pause);
+
     // Takes mutex() itself; loop's thread. Replaces the limits named (see RateLimiter::update).
     void update_limits(const RateLimiter::Limits& rx, const RateLimiter::Limits& tx);
 
@@ -165,6 +177,10 @@ class VirtioNet final : public virtio::Device {
         unsigned active_pairs = 1;
     };
     void resume_restored();
+    void on_cut_timer();
+
+    // The link's state as the driver may see it.
+    [[nodiscard]] bool link_is_up() const noexcept { return link_up_ && !cut_until_; }
 
     const std::string id_;
     Backend& backend_;
@@ -178,7 +194,13 @@ class VirtioNet final : public virtio::Device {
     RateLimiter rx_limiter_;
     RateLimiter tx_limiter_;
     std::vector<std::uint16_t> queue_sizes_;
-    bool link_up_ = true;
+    bool link_up_ = true;  // of the backend
+    // While the link is cut for Arrival::NewAddress: when it comes back. The driver's first look at
+    // the status sets cut_seen_.
+    std::optional<Nanoseconds> cut_until_;
+    mutable bool cut_seen_ = false;
+    Nanoseconds cut_pause_ = 0;
+    bool announce_ = false;             // the driver has been asked and has not acknowledged
     std::optional<Restored> restored_;  // from restore() to activate()
 
     // From activate() to reset().
@@ -204,6 +226,7 @@ class VirtioNet final : public virtio::Device {
     std::vector<std::byte> answer_packet_;
     std::optional<Nanoseconds> timer_at_;  // when the timer is due, if it is armed
     std::optional<EventLoop::Timer> timer_;
+    std::optional<EventLoop::Timer> cut_timer_;
 };
 
 }  // namespace masu::net

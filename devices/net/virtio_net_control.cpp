@@ -7,6 +7,8 @@
 namespace masu::net {
 namespace {
 
+constexpr std::uint8_t class_announce = 3;
+constexpr std::uint8_t announce_ack = 0;
 constexpr std::uint8_t class_mq = 4;
 constexpr std::uint8_t mq_vq_pairs_set = 0;
 constexpr std::uint8_t class_guest_offloads = 5;
@@ -65,6 +67,12 @@ bool VirtioNet::control(const virtio::Chain& chain) {
     if (chain.read(0, std::as_writable_bytes(std::span(&command, 1))) != sizeof command ||
         chain.writable_size() == 0)
         return false;
+    if (command.command_class == class_announce && command.command == announce_ack) {
+        if ((negotiated_ & feature::guest_announce) == 0)
+            return false;
+        announce_ = false;
+        return true;
+    }
     if (command.command_class == class_mq && command.command == mq_vq_pairs_set) {
         const auto count = argument<std::uint16_t>(chain);
         // 5.1.6.5.5.2: 1 to max_virtqueue_pairs.

@@ -74,4 +74,40 @@ void VirtioNet::resume_restored() {
     set_active_pairs(std::clamp(restored.active_pairs, 1U, std::max(usable, 1U)));
 }
 
+void VirtioNet::arrive(Arrival arrival, Nanoseconds pause) {
+    const std::lock_guard lock(mutex());
+    if (driver_ == nullptr || faulted_)
+        return;
+    if (arrival == Arrival::NewAddress && (negotiated_ & feature::status) != 0) {
+        cut_until_ = clock_.now() + readdress_limit;
+        cut_seen_ = false;
+        cut_pause_ = pause;
+        cut_timer_->arm(pause);
+    } else {
+        announce_ = (negotiated_ & feature::guest_announce) != 0;
+    }
+    for (std::size_t i = 0; i < pairs_.size(); ++i)
+        watch_for(i);
+    // Also for a driver that knows of neither: the link may have been down where it was saved.
+    driver_->interrupt_config();
+}
+
+// The pause counts from when the driver saw the link down, found out at the next turn of the timer.
+void VirtioNet::on_cut_timer() {
+    if (!cut_until_ || driver_ == nullptr)
+        return;
+    const auto now = clock_.now();
+    if (std::exchange(cut_seen_, false))
+        cut_until_ = std::min(*cut_until_, now + cut_pause_);
+    if (now < *cut_until_) {
+        cut_timer_->arm(std::min(cut_pause_, *cut_until_ - now));
+        return;
+    }
+    cut_until_.reset();
+    announce_ = (negotiated_ & feature::guest_announce) != 0;
+    for (std::size_t i = 0; i < pairs_.size(); ++i)
+        watch_for(i);
+    driver_->interrupt_config();
+}
+
 }  // namespace masu::net

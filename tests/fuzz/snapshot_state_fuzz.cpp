@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <tuple>
 
 #include "vmm/snapshot/machine_state.hpp"
 #include "vmm/snapshot/state_file.hpp"
@@ -24,8 +25,12 @@ void with_right_checksums(std::span<const std::byte> file, std::span<const std::
         writer.add(section.kind, section.index, {bytes.begin(), bytes.end()});
     }
     const auto changed = writer.file();
-    if (const auto state = decode(changed); state && encode(*state).empty())
-        __builtin_trap();
+    if (const auto state = decode(changed)) {
+        if (encode(*state).empty())
+            __builtin_trap();
+        // What is behind the sections' own structure, flows of firewalls.
+        std::ignore = masu::restore_firewalls(state->interfaces, 1);
+    }
 }
 
 }  // namespace

@@ -271,7 +271,7 @@ void write(JsonWriter& json, const FullConfig& config) {
     if (config.vm.mmds)
         write(json.key("mmds-config"), *config.vm.mmds);
     if (config.vm.metadata)
-        write(json.key("instance-metadata"), *config.vm.metadata);
+        write(json.key("instance-metadata"), *config.vm.metadata, config.secrets);
     if (config.vm.entropy) {
         json.key("entropy").begin_object();
         write_limiter(json, config.vm.entropy->rate_limiter);

@@ -16,24 +16,6 @@ Result<RateLimiterConfig> limiter_or_none(JsonObject& body, std::string_view key
     return TRY(read_limiter(body, key)).value_or(RateLimiterConfig());
 }
 
-Result<std::optional<GuestNetworkConfig>> read_guest_network(JsonObject& owner) {
-    auto body = owner.object("guest_network");
-    if (!body)
-        return std::optional<GuestNetworkConfig>();
-    GuestNetworkConfig network;
-    network.address = body->required_string("address");
-    network.gateway = body->string("gateway");
-    network.local_gateway = body->boolean("local_gateway").value_or(false);
-    network.dns = body->strings("dns");
-    network.address6 = body->string("address6");
-    network.gateway6 = body->string("gateway6");
-    network.local_gateway6 = body->boolean("local_gateway6").value_or(false);
-    network.shared_link = body->boolean("shared_link").value_or(false);
-    network.hostname = body->string("hostname");
-    TRY(body->finish());
-    return std::optional(std::move(network));
-}
-
 template <class T>
 void optional_field(JsonWriter& json, std::string_view key, const std::optional<T>& value) {
     if (value)
@@ -60,7 +42,45 @@ void write(JsonWriter& json, const GuestNetworkConfig& network) {
     json.end_object();
 }
 
+void write_secrets(JsonWriter& json, const net::InstanceMetadata& instance) {
+    json.field("pending_time", instance.pending_time);
+    json.key("public_keys").begin_array();
+    for (const auto& key : instance.public_keys)
+        json.begin_object().field("name", key.name).field("key", key.key).end_object();
+    json.end_array();
+    if (instance.user_data)
+        json.field("user_data", encode_base64(*instance.user_data));
+    json.key("tags").begin_object();
+    for (const auto& [name, value] : instance.tags)
+        json.field(name, value);
+    json.end_object();
+    if (instance.role)
+        json.key("iam")
+            .begin_object()
+            .field("role", *instance.role)
+            .field("credentials", instance.role_credentials.value_or(""))
+            .end_object();
+}
+
 }  // namespace
+
+Result<std::optional<GuestNetworkConfig>> read_guest_network(JsonObject& owner) {
+    auto body = owner.object("guest_network");
+    if (!body)
+        return std::optional<GuestNetworkConfig>();
+    GuestNetworkConfig network;
+    network.address = body->required_string("address");
+    network.gateway = body->string("gateway");
+    network.local_gateway = body->boolean("local_gateway").value_or(false);
+    network.dns = body->strings("dns");
+    network.address6 = body->string("address6");
+    network.gateway6 = body->string("gateway6");
+    network.local_gateway6 = body->boolean("local_gateway6").value_or(false);
+    network.shared_link = body->boolean("shared_link").value_or(false);
+    network.hostname = body->string("hostname");
+    TRY(body->finish());
+    return std::optional(std::move(network));
+}
 
 Result<NetworkInterfaceConfig> read_network_interface(JsonObject& body) {
     NetworkInterfaceConfig interface;
@@ -143,7 +163,7 @@ Result<InstanceMetadataConfig> read_instance_metadata(JsonObject& body) {
     return metadata;
 }
 
-void write(JsonWriter& json, const InstanceMetadataConfig& metadata) {
+void write(JsonWriter& json, const InstanceMetadataConfig& metadata, bool secrets) {
     const auto& instance = metadata.instance;
     json.begin_object();
     write_strings(json, "network_interfaces", metadata.network_interfaces);
@@ -157,6 +177,8 @@ void write(JsonWriter& json, const InstanceMetadataConfig& metadata) {
         .field("region", instance.region)
         .field("availability_zone", instance.availability_zone);
     write_strings(json, "security_groups", instance.security_groups);
+    if (secrets)
+        write_secrets(json, instance);
     json.end_object();
 }
 

@@ -15,8 +15,11 @@ namespace masu::api {
 [[nodiscard]] Result<InstanceMetadataConfig> read_instance_metadata(JsonObject& body);
 
 void write(JsonWriter& json, const NetworkInterfaceConfig& interface);
-// Without user data and credentials: who may read the configuration may not read secrets.
-void write(JsonWriter& json, const InstanceMetadataConfig& metadata);
+// The field guest_network, where there is one.
+[[nodiscard]] Result<std::optional<GuestNetworkConfig>> read_guest_network(JsonObject& owner);
+// Without `secrets` (user data, credentials, keys, tags): who may read the configuration may not
+// read those.
+void write(JsonWriter& json, const InstanceMetadataConfig& metadata, bool secrets = false);
 void write(JsonWriter& json, const MmdsConfig& mmds);
 
 }  // namespace masu::api

@@ -4,6 +4,7 @@
 
 #include "base/bytes.hpp"
 #include "vmm/api/bodies.hpp"
+#include "vmm/api/network_bodies.hpp"
 #include "vmm/snapshot/save.hpp"
 
 namespace masu::api {
@@ -41,6 +42,31 @@ action::LoadSnapshot::Drive read_drive_change(JsonObject& body) {
     return {.drive_id = body.required_string("drive_id"),
             .path_on_host = body.string("path_on_host"),
             .overlay_path = body.string("overlay_path")};
+}
+
+constexpr std::uint64_t max_descriptor = 1 << 20;
+
+Result<action::LoadSnapshot::Interface> read_interface_change(JsonObject& body) {
+    action::LoadSnapshot::Interface change;
+    change.iface_id = body.required_string("iface_id");
+    change.host_dev_name = body.string("host_dev_name").value_or("");
+    for (const auto number : body.integers("tap_fds", max_descriptor))
+        change.tap_fds.push_back(static_cast<int>(number));
+    if (const auto number = body.integer("passt_fd", max_descriptor))
+        change.passt_fd = static_cast<int>(*number);
+    change.guest_network = TRY(read_guest_network(body));
+    TRY(body.finish());
+    return change;
+}
+
+Result<std::optional<action::LoadSnapshot::Identity>> read_identity(JsonObject& owner) {
+    auto body = owner.object("identity");
+    if (!body)
+        return std::optional<action::LoadSnapshot::Identity>();
+    action::LoadSnapshot::Identity identity{.instance_id = body->required_string("instance_id"),
+                                            .hostname = body->required_string("hostname")};
+    TRY(body->finish());
+    return std::optional(std::move(identity));
 }
 
 }  // namespace
@@ -91,7 +117,10 @@ Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body) {
         load.drives.push_back(read_drive_change(drive));
         TRY(drive.finish());
     }
-    for (const auto* key : {"network_overrides", "vsock_override", "huge_pages"})
+    for (auto& interface : body.objects("network_overrides"))
+        load.interfaces.push_back(TRY(read_interface_change(interface)));
+    load.identity = TRY(read_identity(body));
+    for (const auto* key : {"vsock_override", "huge_pages"})
         body.expect_nothing(key, "is not supported by this version of Masu");
     TRY(body.finish());
     return load;

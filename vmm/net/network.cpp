@@ -156,6 +156,11 @@ Result<> NetworkInterface::start_expiry(const NetworkHost& host) {
     return {};
 }
 
+void NetworkInterface::adopt_firewall(std::unique_ptr<net::Firewall> firewall) {
+    firewall->replace_config(firewall_config_);
+    filter_.set(std::move(firewall));
+}
+
 Result<> NetworkInterface::set_flow_log(const FlowLogConfig& config, const NetworkHost& host) {
     if (filter_.firewall() == nullptr)
         return fail("interface {}: a flow log needs security groups; set them first",
@@ -224,6 +229,16 @@ Result<NetworkInterface*> Network::require(const std::string& id) {
     if (interface == nullptr)
         return fail("there is no network interface {}", id);
     return interface;
+}
+
+std::vector<SavedInterface> Network::save(Nanoseconds now) {
+    std::vector<SavedInterface> saved;
+    for (const auto& [id, interface] : interfaces_) {
+        saved.push_back({.id = id, .mac = interface->mac(), .firewall = std::nullopt});
+        if (auto* firewall = interface->firewall())
+            saved.back().firewall = firewall->save(now);
+    }
+    return saved;
 }
 
 void Network::show_instance(const InstanceMetadataConfig& metadata, const VmConfig& vm) {

@@ -21,6 +21,7 @@
 #include "devices/net/virtio_net.hpp"
 #include "vmm/config.hpp"
 #include "vmm/net/flow_log_writer.hpp"
+#include "vmm/net/saved_network.hpp"
 
 namespace masu {
 
@@ -50,6 +51,9 @@ class NetworkInterface {
     [[nodiscard]] Result<> set_rules(std::shared_ptr<const net::CompiledRules> rules);
     // Null before set_rules(), unless the configuration asks for a firewall.
     [[nodiscard]] net::Firewall* firewall() noexcept { return filter_.firewall(); }
+    // In place of the firewall there is: flows of a snapshot, without rules, so that nothing passes
+    // before set_rules().
+    void adopt_firewall(std::unique_ptr<net::Firewall> firewall);
     // Ids of the groups whose rules these are, for people to see.
     void set_groups(std::vector<std::string> groups) { groups_ = std::move(groups); }
     [[nodiscard]] const std::vector<std::string>& groups() const noexcept { return groups_; }
@@ -98,6 +102,11 @@ class Network {
     // The document that PUT /mmds sets, or the tree made from the instance metadata.
     [[nodiscard]] net::MetadataStore& store() noexcept { return store_; }
     void show_instance(const InstanceMetadataConfig& metadata, const VmConfig& vm);
+
+    // In the order of ids. Flows with the time they have left, as of `now`.
+    [[nodiscard]] std::vector<SavedInterface> save(Nanoseconds now);
+    // Closes all interfaces. No device uses them any more.
+    void close() { interfaces_.clear(); }
 
   private:
     net::MetadataStore store_;

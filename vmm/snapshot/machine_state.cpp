@@ -28,6 +28,7 @@ constexpr std::size_t max_cpuid_leaves = 256;
 constexpr std::size_t max_msrs = 4096;
 constexpr std::size_t max_xsave = 64 * KiB;
 constexpr std::size_t max_id = 64;
+constexpr std::size_t max_metadata = 16 * MiB;
 
 struct SavedMachine {
     std::uint64_t memory_bytes;
@@ -56,6 +57,14 @@ struct SavedPower {
     std::uint32_t sleep_control;
 };
 static_assert(PlainData<SavedPower> && sizeof(SavedPower) == 8);
+
+struct SavedInterfaceHead {
+    net::MacAddress mac;
+    std::uint8_t has_firewall;
+    std::uint8_t reserved;
+};
+static_assert(PlainData<SavedInterfaceHead> && sizeof(SavedInterfaceHead) == 8);
+static_assert(offsetof(SavedInterfaceHead, has_firewall) == 6);
 
 template <class Fill>
 std::vector<std::byte> section(Fill fill) {
@@ -122,6 +131,26 @@ SavedPlatform get_platform(PlainReader& reader) {
     return platform;
 }
 
+void put(PlainWriter& writer, const SavedInterface& interface) {
+    writer.put_text(interface.id);
+    writer.put(SavedInterfaceHead{
+        .mac = interface.mac, .has_firewall = interface.firewall.has_value(), .reserved = 0});
+    if (interface.firewall)
+        writer.put_list(std::span(*interface.firewall));
+}
+
+SavedInterface get_interface(PlainReader& reader) {
+    SavedInterface interface;
+    interface.id = reader.get_text(max_id);
+    const auto head = reader.get<SavedInterfaceHead>();
+    interface.mac = head.mac;
+    if (head.has_firewall > 1 || head.reserved != 0)
+        reader.complain("its marks are none of this version");
+    if (head.has_firewall == 1)
+        interface.firewall = reader.get_list<std::byte>(max_saved_firewall);
+    return interface;
+}
+
 // Sections of one kind have indices 0, 1, 2, ... in the order of the file.
 class Sections {
   public:
@@ -183,6 +212,26 @@ Result<> read_devices(Sections& sections, MachineState& state, std::uint32_t cou
     return {};
 }
 
+Result<> read_network(Sections& sections, MachineState& state) {
+    const auto count = sections.count(SectionKind::Interface);
+    if (count > max_network_interfaces)
+        return fail("the snapshot's machine has {} network interfaces, and {} is the most", count,
+                    max_network_interfaces);
+    for (std::uint32_t i = 0; i < count; ++i) {
+        auto interface = TRY(sections.read(SectionKind::Interface, i, get_interface));
+        TRY(check_interface_id(interface.id));
+        if (std::ranges::find(state.interfaces, interface.id, &SavedInterface::id) !=
+            state.interfaces.end())
+            return fail("the snapshot holds interface {} twice", interface.id);
+        state.interfaces.push_back(std::move(interface));
+    }
+    if (sections.count(SectionKind::Metadata) != 0)
+        state.metadata = TRY(sections.read(SectionKind::Metadata, 0, [](PlainReader& reader) {
+            return reader.get_text(max_metadata);
+        }));
+    return {};
+}
+
 }  // namespace
 
 std::vector<std::byte> encode(const MachineState& state) {
@@ -225,6 +274,12 @@ std::vector<std::byte> encode(const MachineState& state) {
                      writer.put_text(devices.windows[i].first);
                      virtio::put(writer, devices.windows[i].second);
                  }));
+    for (std::uint32_t i = 0; i < state.interfaces.size(); ++i)
+        file.add(SectionKind::Interface, i,
+                 section([&](PlainWriter& writer) { put(writer, state.interfaces[i]); }));
+    if (!state.metadata.empty())
+        file.add(SectionKind::Metadata, 0,
+                 section([&](PlainWriter& writer) { writer.put_text(state.metadata); }));
     return file.file();
 }
 
@@ -263,6 +318,7 @@ Result<MachineState> decode(std::span<const std::byte> file) {
     }
     state.platform = TRY(sections.read(SectionKind::Platform, 0, get_platform));
     TRY(read_devices(sections, state, machine.device_count));
+    TRY(read_network(sections, state));
     return state;
 }
 

@@ -11,6 +11,7 @@
 #include "base/result.hpp"
 #include "vmm/kvm/cpuid.hpp"
 #include "vmm/kvm/vcpu_state.hpp"
+#include "vmm/net/saved_network.hpp"
 #include "vmm/platform.hpp"
 #include "vmm/snapshot/page_list.hpp"
 #include "vmm/virtio_devices.hpp"
@@ -33,6 +34,9 @@ struct MachineState {
     std::vector<SavedVcpu> vcpus;
     SavedPlatform platform;
     SavedVirtioDevices devices;
+    // Since format 1.1:
+    std::vector<SavedInterface> interfaces;
+    std::string metadata;  // JSON that PUT /mmds had set; empty: none
 };
 
 [[nodiscard]] std::vector<std::byte> encode(const MachineState& state);

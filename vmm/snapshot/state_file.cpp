@@ -38,6 +38,10 @@ const char* word_for(SectionKind kind) {
             return "PCI function";
         case SectionKind::MmioWindow:
             return "virtio-mmio device";
+        case SectionKind::Interface:
+            return "network interface";
+        case SectionKind::Metadata:
+            return "metadata";
     }
     return nullptr;
 }

@@ -19,10 +19,10 @@ namespace masu::snapshot {
 // fills in what that means; the major version when an older reader's or file's meaning changes.
 // Loaded: the same major version and a minor one up to ours.
 inline constexpr std::uint16_t format_major = 1;
-inline constexpr std::uint16_t format_minor = 0;
+inline constexpr std::uint16_t format_minor = 1;
 inline constexpr std::array<char, 8> format_magic{'M', 'A', 'S', 'U', 'S', 'N', 'A', 'P'};
 
-inline constexpr std::size_t max_state_size = 64 << 20;  // bytes
+inline constexpr std::size_t max_state_size = 256 << 20;  // bytes
 inline constexpr std::uint32_t max_sections = 1024;
 
 // What a section holds; `index` tells sections of one kind apart. Numbers are never used again.
@@ -35,6 +35,8 @@ enum class SectionKind : std::uint32_t {
     PciRoot = 6,
     PciFunction = 7,  // by place in the list of devices
     MmioWindow = 8,   // by place in the list of devices
+    Interface = 9,    // since 1.1: a firewall's flows, by place in the list of interfaces
+    Metadata = 10,    // since 1.1: the document of the metadata service, where there is one
 };
 
 struct FileHeader {

@@ -546,6 +546,74 @@ TEST_CASE("a broken ring is one fault, and the device stays quiet until the rese
     CHECK(other.driver.faults.size() == 1);
 }
 
+namespace {
+unsigned link_status(const Rig& rig) {
+    std::array<std::byte, 2> status{};
+    rig.device->read_config(6, status);
+    return load_unaligned<std::uint16_t>(status.data());
+}
+}  // namespace
+
+TEST_CASE("a restored guest is asked to announce itself until it has") {
+    Rig rig;
+    rig.device->arrive(VirtioNet::Arrival::SameAddress);
+    CHECK(rig.driver.config_changes == 1);
+    CHECK(link_status(rig) == 3);
+    const auto acknowledge = bytes_of(std::uint8_t{3}) + bytes_of(std::uint8_t{0});
+    CHECK(rig.command(acknowledge) == std::byte{0});
+    CHECK(link_status(rig) == 1);
+    rig.send(udp_frame(5));
+    CHECK(rig.backend.sent.size() == 1);
+
+    Rig old(1, {}, feature::guest_announce);
+    old.device->arrive(VirtioNet::Arrival::SameAddress);
+    CHECK(old.driver.config_changes == 1);
+    CHECK(link_status(old) == 1);
+    CHECK(old.command(acknowledge) == std::byte{1});
+}
+
+TEST_CASE("a guest with another address has its link cut until it has seen that") {
+    constexpr Nanoseconds pause = 1'000'000;
+    constexpr int wait_ms = 1000;  // for the timer; it comes after 1 ms
+    Rig rig;
+    rig.give_buffer(2000);
+    rig.device->arrive(VirtioNet::Arrival::NewAddress, pause);
+    CHECK(rig.driver.config_changes == 1);
+    rig.backend.put(udp_frame(1));
+    // As long as the driver does not look, the link stays down.
+    for (int i = 0; i < 3; ++i) {
+        rig.loop->run_once(wait_ms);
+        rig.clock.time += pause;
+    }
+    CHECK(rig.driver.config_changes == 1);
+    CHECK(link_status(rig) == 0);
+    rig.loop->run_once(wait_ms);  // sees that it has looked: the pause begins
+    rig.clock.time += pause;
+    CHECK(rig.driver.config_changes == 1);
+    CHECK_FALSE(rig.rx().take_used());
+    rig.loop->run_once(wait_ms);
+    CHECK(rig.driver.config_changes == 2);
+    CHECK(link_status(rig) == 3);
+    rig.loop->run_once(wait_ms);
+    CHECK(rig.rx().take_used());
+
+    // A driver that never looks gets it back in the end.
+    Rig blind;
+    blind.device->arrive(VirtioNet::Arrival::NewAddress, pause);
+    blind.clock.time += VirtioNet::readdress_limit;
+    blind.loop->run_once(wait_ms);
+    CHECK(blind.driver.config_changes == 2);
+    CHECK(link_status(blind) == 3);
+
+    // A reset ends it.
+    rig.device->arrive(VirtioNet::Arrival::NewAddress, pause);
+    {
+        const std::lock_guard lock(rig.device->mutex());
+        rig.device->reset();
+    }
+    CHECK(link_status(rig) == 1);
+}
+
 TEST_CASE("a backend that ends takes the link down and does not spin") {
     Rig rig;
     rig.give_buffer(2000);

@@ -91,6 +91,27 @@ TEST_CASE("a full drive is read to the last field") {
     CHECK(drive.rate_limiter.ops == TokenBucketConfig{1, 2, 0});
 }
 
+TEST_CASE("a load with other backends and another identity is read to the last field") {
+    const auto loaded = route({"PUT", "/snapshot/load", R"({
+        "snapshot_path": "/s", "mem_backend": {"backend_type": "File", "backend_path": "/m"},
+        "network_overrides": [
+            {"iface_id": "net0", "host_dev_name": "tap3"},
+            {"iface_id": "net1", "passt_fd": 7,
+             "guest_network": {"address": "10.0.0.2/24", "gateway": "10.0.0.1"}},
+            {"iface_id": "net2", "tap_fds": [8, 9]}],
+        "identity": {"instance_id": "i-1", "hostname": "web"}})"});
+    REQUIRE(is<action::LoadSnapshot>(loaded));
+    const auto& load = std::get<action::LoadSnapshot>(*loaded);
+    REQUIRE(load.interfaces.size() == 3);
+    CHECK(load.interfaces[0].host_dev_name == "tap3");
+    CHECK_FALSE(load.interfaces[0].guest_network);
+    CHECK(load.interfaces[1].passt_fd == 7);
+    CHECK(load.interfaces[1].guest_network->gateway == "10.0.0.1");
+    CHECK(load.interfaces[2].tap_fds == std::vector<int>{8, 9});
+    REQUIRE(load.identity);
+    CHECK(load.identity->hostname == "web");
+}
+
 TEST_CASE("bad bodies are refused with the reason") {
     struct Bad {
         const char* method;
@@ -191,6 +212,11 @@ TEST_CASE("bad bodies are refused with the reason") {
          "base64"},
         {"DELETE", "/mmds", "", "it takes PUT, PATCH, GET"},
         {"PUT", "/snapshot/create", "{}", "snapshot_path"},
+        {"PUT", "/snapshot/load", R"({"directory": "/s", "network_overrides": [{}]})", "iface_id"},
+        {"PUT", "/snapshot/load",
+         R"({"directory": "/s", "network_overrides": [{"iface_id": "e", "tap": "t"}]})", "tap"},
+        {"PUT", "/snapshot/load", R"({"directory": "/s", "identity": {"hostname": "h"}})",
+         "instance_id"},
         {"GET", "/balloon", "", "not supported"},
     });
     for (const auto& request : bad) {

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <random>
+#include <tuple>
 
+#include "devices/net/firewall/compiled_rules.hpp"
+#include "tests/unit/devices/net/fake_network.hpp"
 #include "vmm/snapshot/machine_state.hpp"
 
 namespace masu::snapshot::test {
@@ -45,6 +48,19 @@ inline SavedVcpu made_vcpu(std::mt19937_64& random) {
     return vcpu;
 }
 
+// Of a firewall that has seen a flow.
+inline std::vector<std::byte> made_firewall() {
+    auto firewall = std::move(*net::Firewall::create({.mac = net::fake::guest_mac}, {}));
+    net::RuleSet rules;
+    rules.rules = {
+        {.id = "out", .direction = net::Direction::Egress, .peer = *net::parse_cidr("0.0.0.0/0")}};
+    firewall->replace_rules(*net::compile(rules, {}));
+    const auto frame = net::fake::udp_frame(4);
+    std::ignore = firewall->judge(net::Direction::Egress,
+                                  {frame, static_cast<std::uint32_t>(frame.size())}, 1);
+    return firewall->save(1);
+}
+
 inline MachineState made_state(Transport transport) {
     std::mt19937_64 random(11);
     MachineState state;
@@ -66,6 +82,9 @@ inline MachineState made_state(Transport transport) {
     fill(state.platform.com1.fifo, random);
     state.platform.ged_pending = 2;
     state.platform.sleep_control = 4;
+    state.interfaces = {{.id = "net0", .mac = {6, 0, 0, 0, 0, 1}, .firewall = made_firewall()},
+                        {.id = "net1", .mac = {6, 0, 0, 0, 0, 2}, .firewall = std::nullopt}};
+    state.metadata = R"({"latest":{"user-data":"x"}})";
     if (transport == Transport::Mmio) {
         state.devices.windows.emplace_back(
             "disk0", virtio::SavedMmioWindow{.core = made_core(random), .interrupt_status = 1});

@@ -60,6 +60,17 @@ TEST_CASE("a state comes out of its file as it went in") {
         CHECK(state->memory_bytes == 128 << 20);
         CHECK(state->platform.rtc.offset_seconds == -7);
         CHECK(state->panicked);
+        REQUIRE(state->interfaces.size() == 2);
+        CHECK(state->interfaces[0].mac == net::fake::guest_mac);
+        CHECK_FALSE(state->interfaces[1].firewall);
+        CHECK(state->metadata.contains("user-data"));
+        const auto firewalls = restore_firewalls(state->interfaces, 7);
+        REQUIRE_MESSAGE(firewalls, firewalls.error().message);
+        REQUIRE(firewalls->size() == 1);
+        CHECK(firewalls->front().interface_id == "net0");
+        CHECK(firewalls->front().firewall->flow_count() == 1);
+        // Saved again, at another time by the clock, it is the same.
+        CHECK(firewalls->front().firewall->save(7) == *state->interfaces[0].firewall);
     }
 }
 
@@ -153,6 +164,53 @@ TEST_CASE("parts that do not belong together are refused") {
     state = made_state(Transport::Mmio);
     state.transport = Transport::Pci;
     CHECK(refusal(encode(state)).contains("devices"));
+    state = made_state(Transport::Pci);
+    state.interfaces[1].id = "net0";
+    CHECK(refusal(encode(state)).contains("twice"));
+    state.interfaces[1].id = "../net";
+    CHECK(refusal(encode(state)).contains("interface id"));
+    state.interfaces.assign(9, {.id = "net0", .mac = {}, .firewall = std::nullopt});
+    CHECK(refusal(encode(state)).contains("9 network interfaces"));
+    state = made_state(Transport::Pci);
+    state.interfaces[0].firewall->resize(max_saved_firewall + 1);
+    CHECK(refusal(encode(state)).contains("network interface section 0"));
+    state = made_state(Transport::Pci);
+    state.metadata.resize((16 << 20) + 1, ' ');
+    CHECK(refusal(encode(state)).contains("metadata section"));
+}
+
+TEST_CASE("a file of version 1.0, without network sections, is one of a machine without flows") {
+    auto state = made_state(Transport::Pci);
+    state.interfaces.clear();
+    state.metadata.clear();
+    auto file = encode(state);
+    auto header = header_of(file);
+    header.minor = 0;
+    store_unaligned(file.data(), header);
+    mend(file);
+    const auto old = decode(file);
+    REQUIRE_MESSAGE(old, old.error().message);
+    CHECK(old->interfaces.empty());
+}
+
+TEST_CASE("flows of any content are loaded or refused with a sentence") {
+    const auto good = made_firewall();
+    std::mt19937 random(4);
+    int refused = 0;
+    for (int round = 0; round < 2000; ++round) {
+        SavedInterface interface{.id = "net0", .mac = net::fake::guest_mac, .firewall = good};
+        auto& bytes = *interface.firewall;
+        for (unsigned i = 0; i < 1 + random() % 3; ++i)
+            bytes[random() % bytes.size()] = static_cast<std::byte>(random());
+        if (random() % 4 == 0)
+            bytes.resize(random() % (bytes.size() + 8));
+        const auto firewalls = restore_firewalls({interface}, 1);
+        if (!firewalls) {
+            ++refused;
+            REQUIRE(firewalls.error().message.contains("interface net0"));
+        }
+    }
+    CHECK(refused > 500);
 }
 
 TEST_CASE("MSRs are put in the order they must be set in") {

@@ -1,0 +1,82 @@
+#include "vmm/snapshot/load_changes.hpp"
+
+#include <algorithm>
+
+namespace masu::snapshot {
+namespace {
+
+using Change = action::LoadSnapshot::Interface;
+
+bool gives_backend(const Change& change) {
+    return !change.host_dev_name.empty() || !change.tap_fds.empty() || change.passt_fd;
+}
+
+// Whether a guest that has configured itself by `before` must do so again.
+bool differ(const std::optional<GuestNetworkConfig>& before, const GuestNetworkConfig& now) {
+    return !before || before->address != now.address || before->gateway != now.gateway ||
+           before->dns != now.dns || before->address6 != now.address6 ||
+           before->gateway6 != now.gateway6;
+}
+
+// The descriptors in a saved configuration were the saving monitor's and mean nothing here.
+Result<> set_backend(NetworkInterfaceConfig& interface, const Change* change) {
+    interface.tap_fds.clear();
+    interface.passt_fd.reset();
+    if (change != nullptr && gives_backend(*change)) {
+        interface.host_dev_name = change->host_dev_name;
+        interface.tap_fds = change->tap_fds;
+        interface.passt_fd = change->passt_fd;
+    }
+    if (interface.host_dev_name.empty() && interface.tap_fds.empty() && !interface.passt_fd)
+        return fail(
+            "the snapshot's interface {} had a descriptor for its backend: give it one here, in "
+            "network_overrides (host_dev_name, tap_fds or passt_fd)",
+            interface.iface_id);
+    return {};
+}
+
+NetworkInterfaceConfig* find_interface(std::vector<VmmAction>& config, const std::string& id) {
+    for (auto& setting : config)
+        if (auto* set = std::get_if<action::SetNetworkInterface>(&setting))
+            if (set->interface.iface_id == id)
+                return &set->interface;
+    return nullptr;
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> change_config(std::vector<VmmAction>& config,
+                                               const action::LoadSnapshot& load) {
+    std::vector<std::string> readdressed;
+    for (const auto& change : load.interfaces) {
+        if (find_interface(config, change.iface_id) == nullptr)
+            return fail("the snapshot's machine has no network interface {}", change.iface_id);
+        if (std::ranges::count(load.interfaces, change.iface_id, &Change::iface_id) > 1)
+            return fail("network_overrides names interface {} twice", change.iface_id);
+    }
+    for (auto& setting : config) {
+        if (auto* metadata = std::get_if<action::SetInstanceMetadata>(&setting);
+            metadata != nullptr && load.identity) {
+            metadata->config.instance.instance_id = load.identity->instance_id;
+            metadata->config.instance.hostname = load.identity->hostname;
+        }
+        auto* set = std::get_if<action::SetNetworkInterface>(&setting);
+        if (set == nullptr)
+            continue;
+        auto& interface = set->interface;
+        const auto change =
+            std::ranges::find(load.interfaces, interface.iface_id, &Change::iface_id);
+        const bool changed = change != load.interfaces.end();
+        TRY(set_backend(interface, changed ? &*change : nullptr));
+        if (changed && change->guest_network) {
+            if (differ(interface.guest_network, *change->guest_network))
+                readdressed.push_back(interface.iface_id);
+            interface.guest_network = change->guest_network;
+        }
+        if (load.identity && interface.guest_network)
+            interface.guest_network->hostname = load.identity->hostname;
+    }
+    return readdressed;
+}
+
+}  // namespace masu::snapshot
