@@ -10,8 +10,10 @@
 #include <boost/json.hpp>
 
 #include "tools/masu/attach.hpp"
+#include "tools/masu/group_rules.hpp"
 #include "tools/masu/monitor_client.hpp"
 #include "tools/masu/monitor_process.hpp"
+#include "tools/masu/restored_network.hpp"
 #include "tools/masu/session.hpp"
 #include "tools/masu/snapshot_commands.hpp"
 #include "tools/masu/snapshot_store.hpp"
@@ -31,6 +33,7 @@ struct RestoreOptions {
     std::string clock = "realtime";
     std::string log_level = "info";
     unsigned count = 1;
+    RestoredNetworkOptions network;
     bool detach = false;
     bool remove = false;
     bool paused = false;
@@ -73,10 +76,49 @@ struct Restored {
     Fd console;  // joined, unless detached
 };
 
+// Who a clone is; a VM that is restored stays who it was.
+boost::json::object identity_of(const VmRecord& record) {
+    return {{"instance_id", instance_id_of(record)}, {"hostname", record.name}};
+}
+
+// Rules come after the load, which closes every interface that had some, and before the guest runs.
+Result<> begin_running(const Store& store, const VmRecord& record, const VmFolder& folder,
+                       const RestoreOptions& options) {
+    TRY(join_groups(store, record));
+    if (options.network.flow_logs)
+        TRY(start_flow_logs(record, folder));
+    if (options.paused)
+        return {};
+    return MonitorClient(record.api_socket(), record.name)
+        .patch("/vm", boost::json::object{{"state", "Resumed"}});
+}
+
+Result<> load(const Snapshot& snapshot, const VmRecord& record, const RestoreOptions& options,
+              const RestoredAs& as, boost::json::array drives, const std::vector<Fd>& sockets) {
+    const bool networked = !record.nets.empty();
+    boost::json::object body{{"directory", snapshot.path},
+                             {"resume_vm", !options.paused && !networked},
+                             {"clock_realtime", options.clock == "realtime"},
+                             {"track_dirty_pages", options.track_dirty_pages},
+                             {"working_set", !options.no_working_set},
+                             {"drives", std::move(drives)}};
+    if (options.record_working_set > 0)
+        body["record_working_set_ms"] = options.record_working_set * 1000;
+    if (networked)
+        body["network_overrides"] =
+            network_overrides(record, sockets, !options.network.nets.empty(),
+                              as.clone ? record.name : snapshot.vm.name);
+    if (as.clone)
+        body["identity"] = identity_of(record);
+    return MonitorClient(record.api_socket(), record.name)
+        .put("/snapshot/load", std::move(body), load_timeout_ms);
+}
+
 Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOptions& options,
-                       const std::string& name) {
+                       const GroupBook& book, const std::string& name, const RestoredAs& as) {
     auto record = snapshot.vm;
     record.name = name;
+    TRY(choose_restored_network(options.network, book, as, record));
     record.pid = 0;
     record.snapshot = snapshot.name;
     record.remove = options.remove;
@@ -85,26 +127,20 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
     auto [folder, lock] = TRY(store.create(record));
     const auto begin = [&]() -> Result<Restored> {
         auto drives = TRY(own_drives(snapshot, folder, record));
-        auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, {}));
-        const auto load = [&]() -> Result<Fd> {
+        const auto sockets = TRY(start_restored_network(record, folder));
+        auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, sockets));
+        const auto go_on = [&]() -> Result<Fd> {
             record.pid = monitor.pid;
             TRY(folder.write(record));
             Fd console;
             if (!options.detach)
                 console = TRY(connect_unix(record.console_socket()));
-            const MonitorClient client(record.api_socket(), name);
-            boost::json::object body{{"directory", snapshot.path},
-                                     {"resume_vm", !options.paused},
-                                     {"clock_realtime", options.clock == "realtime"},
-                                     {"track_dirty_pages", options.track_dirty_pages},
-                                     {"working_set", !options.no_working_set},
-                                     {"drives", std::move(drives)}};
-            if (options.record_working_set > 0)
-                body["record_working_set_ms"] = options.record_working_set * 1000;
-            TRY(client.put("/snapshot/load", body, load_timeout_ms));
+            TRY(load(snapshot, record, options, as, std::move(drives), sockets));
+            if (!record.nets.empty())
+                TRY(begin_running(store, record, folder, options));
             return console;
         };
-        auto console = load();
+        auto console = go_on();
         if (!console) {
             TRY(monitor.kill());
             [[maybe_unused]] const bool ended = monitor.wait(-1);
@@ -128,9 +164,10 @@ Result<int> restore(const RestoreOptions& options) {
     auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
     auto store = TRY(open_store());
+    const auto book = TRY(GroupStore(store.places().state).read());
     block_attach_signals();
     const auto name = options.name.empty() ? snapshot.vm.name : options.name;
-    auto restored = TRY(start(store, snapshot, options, name));
+    auto restored = TRY(start(store, snapshot, options, book, name, {}));
     held.reset();  // from here on the VM's own record speaks for it
     if (options.detach) {
         std::puts(name.c_str());
@@ -139,11 +176,36 @@ Result<int> restore(const RestoreOptions& options) {
     return hold_console(restored.folder, restored.record, restored.monitor, restored.console);
 }
 
+// Said once, and not by each clone. One TAP is one VM's.
+Result<> check_networks(const Snapshot& snapshot, const RestoreOptions& options,
+                        const GroupBook& book) {
+    for (const auto number : {1U, options.count}) {
+        auto trial = snapshot.vm;
+        TRY(choose_restored_network(options.network, book, {.clone = true, .number = number},
+                                    trial));
+    }
+    if (options.count < 2)
+        return {};
+    for (std::size_t i = 0; i < snapshot.vm.nets.size(); ++i) {
+        const bool given = i < options.network.nets.size();
+        const bool tap = given ? options.network.nets[i].starts_with("tap=")
+                               : snapshot.vm.nets[i].kind == NetOption::Kind::Tap;
+        if (tap && (!given || !options.network.nets[i].contains("{n}")))
+            return fail(
+                "each clone needs a TAP of its own: name them with --net tap=NAME{{n}}, where "
+                "{{n}} "
+                "is the clone's number, or let them have --net user");
+    }
+    return {};
+}
+
 Result<int> clone(RestoreOptions options) {
     const auto snapshots = TRY(open_snapshot_store());
     const auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
     auto store = TRY(open_store());
+    const auto book = TRY(GroupStore(store.places().state).read());
+    TRY(check_networks(snapshot, options, book));
     options.detach = true;
     const auto prefix = options.name.empty() ? snapshot.name : options.name;
     std::atomic<unsigned> next{1};
@@ -152,7 +214,8 @@ Result<int> clone(RestoreOptions options) {
     const auto work = [&] {
         for (unsigned number = next++; number <= options.count; number = next++) {
             const auto name = fmt::format("{}-{}", prefix, number);
-            const auto started = start(store, snapshot, options, name);
+            const auto started =
+                start(store, snapshot, options, book, name, {.clone = true, .number = number});
             const std::lock_guard lock(output);
             if (started) {
                 std::puts(name.c_str());
@@ -172,6 +235,33 @@ Result<int> clone(RestoreOptions options) {
     return 0;
 }
 
+void add_network_options(CLI::App& command, RestoredNetworkOptions& options) {
+    command
+        .add_option("--net", options.nets,
+                    "What an interface of the saved VM is attached to now: user, or tap=NAME; "
+                    "with address=A/LENGTH, gateway=A and dns=A the guest is told to take other "
+                    "addresses. Once for each interface (default: as it was saved)")
+        ->type_name("NET[,SETTING]...")
+        ->allow_extra_args(false)
+        ->take_all();
+    command
+        .add_option("-p,--publish", options.ports,
+                    "Pass what comes to this machine's port HOST on to the guest's port GUEST; "
+                    "none: no port")
+        ->type_name("[ADDRESS:]HOST:GUEST[/udp]")
+        ->allow_extra_args(false)
+        ->take_all();
+    command
+        .add_option("--security-group", options.security_groups,
+                    "A security group that the VM is in, by name or id (default: those of the "
+                    "saved VM)")
+        ->type_name(group_value)
+        ->allow_extra_args(false)
+        ->take_all();
+    command.add_flag("--flow-logs", options.flow_logs,
+                     "Keep a log of which flows pass and which do not; masu flow-logs shows it");
+}
+
 std::shared_ptr<RestoreOptions> add_common(CLI::App& command) {
     auto options = std::make_shared<RestoreOptions>();
     command.add_option("snapshot", options->snapshot, "Name of the snapshot")
@@ -186,6 +276,7 @@ std::shared_ptr<RestoreOptions> add_common(CLI::App& command) {
     command.add_flag("--no-working-set", options->no_working_set,
                      "Do not bring in the recorded working set ahead of the guest");
     command.add_flag("--rm", options->remove, "Delete the VM's state when it has ended");
+    add_network_options(command, options->network);
     add_choice(command, "--log-level", options->log_level,
                {"trace", "debug", "info", "warn", "error", "off"},
                "How much the monitor logs (default info)");
@@ -210,7 +301,7 @@ void add_restore(CLI::App& group, Invocation& invocation) {
         "\n"
         "Examples:\n"
         "  masu snapshot restore web-warm\n"
-        "  masu snapshot restore web-warm --name web-again -d");
+        "  masu snapshot restore web-warm --name web-again -d -p 8081:80");
     command->callback(
         [options, &invocation] { invocation.run = [options] { return restore(*options); }; });
 }
@@ -227,10 +318,13 @@ void add_clone(CLI::App& group, Invocation& invocation) {
         ->type_name("PREFIX");
     command->footer(
         "Clones run detached and share the snapshot's memory until they write to it. Each name is\n"
-        "printed when its VM runs.\n"
+        "printed when its VM runs. -p: HOST is the first clone's port, the next one has HOST+1, "
+        "and\n"
+        "so on. --net: {n} stands for the clone's number, from 1.\n"
         "\n"
-        "Example:\n"
-        "  masu snapshot clone web-warm --count 100 --name worker --rm");
+        "Examples:\n"
+        "  masu snapshot clone web-warm --count 100 --name worker -p 8000:80 --rm\n"
+        "  masu snapshot clone web-warm --count 3 --net 'tap=web{n},address=10.0.{n}.2/24'");
     command->callback(
         [options, &invocation] { invocation.run = [options] { return clone(*options); }; });
 }

@@ -23,21 +23,13 @@ bool has_address(const NetOption& net) {
     return net.kind == NetOption::Kind::User || net.address.has_value();
 }
 
-std::string interface_id(std::size_t index) {
-    return fmt::format("net{}", index);
-}
-
 boost::json::object user_request(const NetOption& net, std::string_view id,
                                  const std::string& hostname, int socket) {
     auto request = interface_request(net, id, hostname);
     if (!net.mtu)
         request["mtu"] = user_network::mtu;
     request["passt_fd"] = socket;
-    request["guest_network"] = boost::json::object{
-        {"address", fmt::format("{}/{}", user_network::address, user_network::prefix_length)},
-        {"gateway", user_network::gateway},
-        {"dns", boost::json::array{user_network::dns}},
-        {"hostname", hostname}};
+    request["guest_network"] = user_guest_network(hostname);
     return request;
 }
 
@@ -61,7 +53,7 @@ boost::json::object metadata_request(const VmRecord& record, const GuestMetadata
             boost::json::object{{"name", fmt::format("masu-{}", i)}, {"key", metadata.keys[i]}});
     boost::json::object request{{"network_interfaces", std::move(interfaces)},
                                 {"http_tokens", metadata.tokens_required ? "required" : "optional"},
-                                {"instance_id", fmt::format("i-0{}", record.id)},
+                                {"instance_id", instance_id_of(record)},
                                 {"hostname", record.name},
                                 {"public_keys", std::move(keys)},
                                 {"pending_time", rfc3339(record.created)}};
@@ -94,6 +86,17 @@ Result<std::vector<std::string>> read_keys(const std::string& path) {
 }
 
 }  // namespace
+
+std::string interface_id(std::size_t index) {
+    return fmt::format("net{}", index);
+}
+
+boost::json::object user_guest_network(const std::string& hostname) {
+    return {{"address", fmt::format("{}/{}", user_network::address, user_network::prefix_length)},
+            {"gateway", user_network::gateway},
+            {"dns", boost::json::array{user_network::dns}},
+            {"hostname", hostname}};
+}
 
 Result<> choose_networks(const NetworkOptions& options, VmRecord& record) {
     for (const auto& text : options.nets) {

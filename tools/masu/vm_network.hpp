@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <boost/json/object.hpp>
+
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "tools/masu/monitor_client.hpp"
@@ -27,6 +29,11 @@ struct GuestMetadata {
     std::string user_data;  // raw bytes; empty: none
     std::vector<std::string> keys;
 };
+
+// "net0" is the first.
+[[nodiscard]] std::string interface_id(std::size_t index);
+// What the guest is told of a network through passt.
+[[nodiscard]] boost::json::object user_guest_network(const std::string& hostname);
 
 // Fills in the record's nets and ports. Without --net: user where passt is installed, else none.
 [[nodiscard]] Result<> choose_networks(const NetworkOptions& options, VmRecord& record);

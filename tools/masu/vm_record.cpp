@@ -66,6 +66,10 @@ VmRecord record_from(const boost::json::object& object) {
 
 }  // namespace
 
+std::string instance_id_of(const VmRecord& record) {
+    return fmt::format("i-0{}", record.id);
+}
+
 boost::json::object to_json(const VmRecord& record) {
     boost::json::array disks;
     for (const auto& disk : record.disks)

@@ -46,6 +46,9 @@ struct VmRecord {
     [[nodiscard]] std::string console_socket() const { return socket_folder + "/console"; }
 };
 
+// What the VM is called in its metadata.
+[[nodiscard]] std::string instance_id_of(const VmRecord& record);
+
 [[nodiscard]] boost::json::object to_json(const VmRecord& record);
 [[nodiscard]] Result<VmRecord> parse_vm_record(const std::string& text);
 

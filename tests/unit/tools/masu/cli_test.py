@@ -219,6 +219,72 @@ class RunTest(CliTest):
         self.assertIn("-u 127.0.0.1/53:5353", arguments)
         self.assertIn("--no-map-gw", arguments)
 
+    def snapshot_of(self, name, snapshot):
+        """A snapshot as the monitor would have made it of a VM, as far as the command line looks."""
+        folder = os.path.join(self.folder, "state/snapshots", snapshot)
+        os.makedirs(folder)
+        with open(os.path.join(self.folder, "state/vms", name, "vm.json"), encoding="utf-8") as file:
+            metadata = file.read()
+        with open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8") as file:
+            json.dump({"saved_ms": 1, "memory_bytes": 1, "memory_stored_bytes": 1, "drives": [],
+                       "metadata": metadata}, file)
+
+    def config(self, name):
+        return json.loads(self.masu("inspect", name, "--output", "json").stdout)["config"]
+
+    def test_clones_have_networks_and_names_of_their_own(self):
+        self.passt(f'echo "$@" >>{self.folder}/arguments\n')
+        self.run_detached("web", "echo", options=("-p", "8080:80"))
+        self.snapshot_of("web", "warm")
+        result = self.masu("snapshot", "clone", "warm", "--count", "3", "-p", "9000:80")
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        self.assertEqual(sorted(result.stdout.decode().split()), ["warm-1", "warm-2", "warm-3"])
+        instances = set()
+        for number in (1, 2, 3):
+            config = self.config(f"warm-{number}")
+            load = config["snapshot/load"]
+            self.assertFalse(load["resume_vm"])  # rules first
+            self.assertEqual(config["ruled_while"], "Paused")
+            self.assertEqual(self.state(f"warm-{number}"), "running")
+            self.assertEqual(load["identity"]["hostname"], f"warm-{number}")
+            self.assertEqual(load["network_overrides"][0]["guest_network"]["hostname"],
+                             f"warm-{number}")
+            rules = config["network-interfaces/net0/security-groups"]["rules"]
+            self.assertIn("published-80", [rule["id"] for rule in rules])
+            instances.add(load["identity"]["instance_id"])
+        self.assertEqual(len(instances), 3)
+        with open(f"{self.folder}/arguments", encoding="utf-8") as file:
+            arguments = file.read()
+        for port in (8080, 9000, 9001, 9002):
+            self.assertEqual(arguments.count(f"-t {port}:80"), 1)
+
+        result = self.masu("snapshot", "restore", "warm", "--name", "again", "-d", "--paused")
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        load = self.config("again")["snapshot/load"]
+        self.assertNotIn("identity", load)
+        self.assertEqual(load["network_overrides"][0]["guest_network"]["hostname"], "web")
+        self.assertEqual(self.state("again"), "paused")
+
+    def test_a_restore_that_cannot_have_its_network_leaves_nothing(self):
+        self.passt("exit 0\n")
+        self.run_detached("web", "echo", options=("-p", "8080:80"))
+        self.snapshot_of("web", "warm")
+        before = self.leftovers()
+        self.passt("echo Failed to bind port 8080; exit 1\n".replace(";", " >&2;"))
+        result = self.masu("snapshot", "restore", "warm", "--name", "again", "-d")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("Failed to bind port 8080", result.stderr.decode())
+        self.assertIn("-p", result.stderr.decode())
+        for wrong, text in ((("--net", "none"), "cannot be taken away"),
+                            (("--net", "tap=a"), "TAP of its own"),
+                            (("--security-group", "x"), "NotFound"),
+                            (("-p", "65535:80"), "65536")):
+            result = self.masu("snapshot", "clone", "warm", "--count", "2", *wrong)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(text, result.stderr.decode())
+            self.assertEqual(result.stderr.count(b"\n"), 1, result.stderr)
+        self.assertEqual(self.leftovers(), before)
+
     def test_without_passt_a_vm_has_no_network_and_ports_are_refused(self):
         self.run_detached("a", "echo")
         config = json.loads(self.masu("inspect", "a", "--output", "json").stdout)["config"]

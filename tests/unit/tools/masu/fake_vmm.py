@@ -173,6 +173,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
         if self.path.startswith("/drives/"):
             monitor.config["drives"].append(body)
+        elif self.path == "/snapshot/load":
+            monitor.state = "Running" if body["resume_vm"] else "Paused"
+            monitor.config["snapshot/load"] = body
+            monitor.config["network-interfaces"] = body.get("network_overrides", [])
         elif self.path == "/vm":
             monitor.state = "Running" if body["state"] == "Resumed" else "Paused"
         elif self.path == "/actions":
@@ -182,6 +186,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             monitor.config[self.path[1:]] = body
             if body.get("guest_network", {}).get("shared_link"):  # a network of VMs
                 monitor.config.setdefault("network-interfaces", []).append(body)
+            if self.path.endswith("/security-groups"):
+                monitor.config["ruled_while"] = monitor.state
         self.reply(204)
 
     def act(self, action):

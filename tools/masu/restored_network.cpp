@@ -1,0 +1,143 @@
+#include "tools/masu/restored_network.hpp"
+
+#include <algorithm>
+
+#include <boost/json.hpp>
+
+#include "tools/masu/group_rules.hpp"
+#include "tools/masu/passt_process.hpp"
+#include "tools/masu/vm_network.hpp"
+
+namespace masu::cli {
+namespace {
+
+constexpr std::string_view number_mark = "{n}";
+constexpr unsigned last_port = 65535;
+
+std::string with_number(std::string text, unsigned number) {
+    for (auto at = text.find(number_mark); at != std::string::npos; at = text.find(number_mark))
+        text.replace(at, number_mark.size(), std::to_string(number));
+    return text;
+}
+
+// What the guest has read of its interface when it booted stays; what the option leaves out too.
+Result<NetOption> chosen_net(const std::string& text, const NetOption& saved) {
+    auto net = TRY(parse_net_option(text));
+    if (net.kind == NetOption::Kind::None)
+        return fail("--net none: the guest has this interface, and it cannot be taken away");
+    if (net.mac || net.mtu || net.bandwidth || net.packets)
+        return fail("--net {}: mac=, mtu=, bw= and pps= are those the interface was saved with",
+                    text);
+    net.mac = saved.mac;
+    net.mtu = saved.mtu;
+    net.bandwidth = saved.bandwidth;
+    net.packets = saved.packets;
+    if (!net.address && saved.kind == net.kind) {
+        net.address = saved.address;
+        net.gateway = saved.gateway;
+        net.dns = saved.dns;
+    }
+    return net;
+}
+
+Result<> choose_nets(const std::vector<std::string>& texts, unsigned number, VmRecord& record) {
+    if (texts.empty())
+        return {};
+    if (texts.size() != record.nets.size())
+        return fail(
+            "--net is given {} times, and the snapshot's machine has {} network interfaces: give "
+            "one for each, or none",
+            texts.size(), record.nets.size());
+    for (std::size_t i = 0; i < texts.size(); ++i)
+        record.nets[i] = TRY(chosen_net(with_number(texts[i], number), record.nets[i]));
+    return {};
+}
+
+// Several clones cannot have one port of the host: each next clone takes the next.
+Result<> choose_ports(const std::vector<std::string>& texts, const RestoredAs& as,
+                      VmRecord& record) {
+    if (as.clone || !texts.empty())
+        record.ports.clear();
+    if (texts.size() == 1 && texts.front() == "none")
+        return {};
+    for (const auto& text : texts) {
+        auto port = TRY(parse_published_port(text));
+        const unsigned host = port.host + as.number - 1;
+        if (host > last_port)
+            return fail("-p {}: clone {} would have port {}, and {} is the last one", text,
+                        as.number, host, last_port);
+        port.host = static_cast<std::uint16_t>(host);
+        record.ports.push_back(port);
+    }
+    const bool user = std::ranges::count(record.nets, NetOption::Kind::User, &NetOption::kind) > 0;
+    if (user)
+        return {};
+    if (!texts.empty())
+        return fail("-p publishes ports of --net user, and this VM has none");
+    record.ports.clear();  // they went with the --net user it was saved with
+    return {};
+}
+
+}  // namespace
+
+Result<> choose_restored_network(const RestoredNetworkOptions& options, const GroupBook& book,
+                                 const RestoredAs& as, VmRecord& record) {
+    TRY(choose_nets(options.nets, as.number, record));
+    TRY(choose_ports(options.ports, as, record));
+    const auto users = std::ranges::count(record.nets, NetOption::Kind::User, &NetOption::kind);
+    if (users > 1)
+        return fail("--net user is given twice; a VM can have one of them");
+    if (users == 1 && !find_passt())
+        return fail("--net user needs the program passt; install it (apt-get install passt)");
+    if (options.flow_logs && record.nets.empty())
+        return fail("--flow-logs: the snapshot's machine has no network interface");
+    if (!options.security_groups.empty()) {
+        record.security_groups = TRY(resolve_groups(book, options.security_groups));
+        return {};
+    }
+    for (const auto& id : record.security_groups)
+        if (!record.nets.empty() && !book.find(id))
+            return fail(
+                "the snapshot's machine is in security group {}, which is gone: give another with "
+                "--security-group",
+                id);
+    return {};
+}
+
+Result<std::vector<Fd>> start_restored_network(const VmRecord& record, const VmFolder& folder) {
+    std::vector<Fd> sockets(record.nets.size());
+    for (std::size_t i = 0; i < record.nets.size(); ++i)
+        if (record.nets[i].kind == NetOption::Kind::User) {
+            auto socket = start_passt(*find_passt(), record.ports, folder.file("passt.log"));
+            if (!socket)
+                return fail("{}{}", socket.error().message,
+                            record.ports.empty()
+                                ? ""
+                                : "; a port that is taken already can be left out, or replaced, "
+                                  "with -p");
+            sockets[i] = *std::move(socket);
+        }
+    return sockets;
+}
+
+boost::json::array network_overrides(const VmRecord& record, const std::vector<Fd>& sockets,
+                                     bool given, const std::string& hostname) {
+    boost::json::array overrides;
+    for (std::size_t i = 0; i < record.nets.size(); ++i) {
+        const auto& net = record.nets[i];
+        boost::json::object change{{"iface_id", interface_id(i)}};
+        if (net.kind == NetOption::Kind::User) {
+            change["passt_fd"] = sockets[i].get();
+            change["guest_network"] = user_guest_network(hostname);
+        } else {
+            change["host_dev_name"] = net.tap;
+            if (given && net.address)
+                change["guest_network"] =
+                    interface_request(net, interface_id(i), hostname).at("guest_network");
+        }
+        overrides.push_back(std::move(change));
+    }
+    return overrides;
+}
+
+}  // namespace masu::cli

@@ -1,0 +1,45 @@
+// The network of a VM that goes on from a snapshot: the interfaces it was saved with, each behind a
+// backend of its own here.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <boost/json/array.hpp>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+#include "tools/masu/security_groups.hpp"
+#include "tools/masu/state.hpp"
+
+namespace masu::cli {
+
+struct RestoredNetworkOptions {
+    std::vector<std::string> nets;             // --net: none, or one for each interface, in order
+    std::vector<std::string> ports;            // -p
+    std::vector<std::string> security_groups;  // --security-group; none: those it was saved with
+    bool flow_logs = false;
+};
+
+// Which one of the VMs that a command starts: `number` counts from 1. A clone publishes only ports
+// that are given here, and its own number stands in for "{n}" in --net.
+struct RestoredAs {
+    bool clone = false;
+    unsigned number = 1;
+};
+
+// Changes nets, ports and security groups of the saved VM's record to those it has from now on.
+[[nodiscard]] Result<> choose_restored_network(const RestoredNetworkOptions& options,
+                                               const GroupBook& book, const RestoredAs& as,
+                                               VmRecord& record);
+
+// What to hand to the monitor, by interface; see start_networks().
+[[nodiscard]] Result<std::vector<Fd>> start_restored_network(const VmRecord& record,
+                                                             const VmFolder& folder);
+
+// network_overrides of PUT /snapshot/load. `given`: the nets are --net's and not the saved ones.
+[[nodiscard]] boost::json::array network_overrides(const VmRecord& record,
+                                                   const std::vector<Fd>& sockets, bool given,
+                                                   const std::string& hostname);
+
+}  // namespace masu::cli
