@@ -655,19 +655,6 @@ TEST_CASE("a snapshot needs a paused VM, and leaves it paused") {
     CHECK(bench.apply(action::Resume{}));
 }
 
-TEST_CASE("a VM whose connections a snapshot would lose is not saved, and goes on") {
-    Bench bench;
-    std::vector<Fd> others;
-    const SavedVm saved;
-    make_savable(bench.record);
-    REQUIRE(bench.apply(action::SetNetworkInterface{on_socket("eth0", others)}));
-    bench.start();
-    REQUIRE(bench.apply(action::Pause{}));
-    CHECK(bench.refusal(saved.create()).contains("--net none"));
-    CHECK(bench.record.count("save") == 0);
-    CHECK(bench.apply(action::Resume{}));
-}
-
 TEST_CASE("a loaded snapshot brings its configuration, with the changes asked for") {
     const SavedVm saved;
     {
