@@ -10,6 +10,7 @@
 #include <boost/json/object.hpp>
 
 #include "base/result.hpp"
+#include "tools/masu/flow_log_options.hpp"
 #include "tools/masu/security_groups.hpp"
 #include "tools/masu/state.hpp"
 
@@ -42,11 +43,6 @@ struct LiveVm {
 // rules at once. The exit status, 0.
 [[nodiscard]] Result<int> change_and_push(const std::function<Result<>(GroupBook&)>& change);
 
-struct FlowLogOptions {
-    bool on = false;
-    std::string format;                     // AWS's "${srcaddr} ${dstaddr}"; empty: version 2
-    std::optional<std::uint32_t> interval;  // seconds of a window, 1 to 600
-};
 // Has a VM that is about to start keep a flow log of each interface in its folder.
 [[nodiscard]] Result<> start_flow_logs(const VmRecord& record, const VmFolder& folder,
                                        const FlowLogOptions& options);

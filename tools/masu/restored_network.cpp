@@ -89,7 +89,8 @@ Result<> choose_restored_network(const RestoredNetworkOptions& options, const Gr
         return fail("--net user is given twice; a VM can have one of them");
     if (users == 1 && !find_passt())
         return fail("--net user needs the program passt; install it (apt-get install passt)");
-    if (options.flow_logs && record.nets.empty())
+    TRY(check(options.flow_logs));
+    if (options.flow_logs.on && record.nets.empty())
         return fail("--flow-logs: the snapshot's machine has no network interface");
     if (!options.security_groups.empty()) {
         record.security_groups = TRY(resolve_groups(book, options.security_groups));

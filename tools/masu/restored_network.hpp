@@ -9,6 +9,7 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "tools/masu/flow_log_options.hpp"
 #include "tools/masu/security_groups.hpp"
 #include "tools/masu/state.hpp"
 
@@ -18,7 +19,7 @@ struct RestoredNetworkOptions {
     std::vector<std::string> nets;             // --net: none, or one for each interface, in order
     std::vector<std::string> ports;            // -p
     std::vector<std::string> security_groups;  // --security-group; none: those it was saved with
-    bool flow_logs = false;
+    FlowLogOptions flow_logs;
 };
 
 // Which one of the VMs that a command starts: `number` counts from 1. A clone publishes only ports

@@ -10,10 +10,10 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
-#include "devices/net/flow_log_format.hpp"
 #include "tools/masu/attach.hpp"
 #include "tools/masu/boot_line.hpp"
 #include "tools/masu/commands.hpp"
+#include "tools/masu/flow_log_options.hpp"
 #include "tools/masu/group_rules.hpp"
 #include "tools/masu/host_file.hpp"
 #include "tools/masu/image_disk.hpp"
@@ -158,9 +158,7 @@ Result<VmRecord> make_record(const RunOptions& options, const Places& places, Fd
     }
     TRY(choose_networks(options.network, record));
     apply(options.firewall, record.firewall);
-    if (!options.flow_logs.format.empty())
-        if (auto format = net::FlowLogFormat::parse(options.flow_logs.format); !format)
-            return in_context("--log-format", std::move(format.error()));
+    TRY(check(options.flow_logs));
     TRY(set_size(options, record));
     TRY(set_boot(options, record));
     const GroupStore groups(TRY(open_store()).places().state);
@@ -367,29 +365,7 @@ void add_group_option(CLI::App& command, RunOptions& options) {
         ->type_name(group_value)
         ->allow_extra_args(false)
         ->take_all();
-    command.add_flag("--flow-logs", options.flow_logs.on,
-                     "Keep a log of which flows pass and which do not; masu flow-logs shows it");
-    command
-        .add_option_function<std::string>(
-            "--log-format",
-            [&logs = options.flow_logs](const std::string& format) {
-                logs.on = true;
-                logs.format = format;
-            },
-            "Keep a flow log of these fields, written as AWS does: '${srcaddr} ${dstaddr} "
-            "${action}' (default: version 2)")
-        ->type_name("FORMAT");
-    command
-        .add_option_function<std::uint32_t>(
-            "--max-aggregation-interval",
-            [&logs = options.flow_logs](const std::uint32_t& seconds) {
-                logs.on = true;
-                logs.interval = seconds;
-            },
-            "Keep a flow log in which a line covers so many seconds at most: 1 to 600 (default "
-            "60)")
-        ->type_name("SECONDS")
-        ->check(CLI::Range(1U, 600U));
+    add_flow_log_options(command, options.flow_logs);
     add_firewall_options(command, options.firewall);
 }
 

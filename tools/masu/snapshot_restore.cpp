@@ -85,8 +85,8 @@ boost::json::object identity_of(const VmRecord& record) {
 Result<> begin_running(const Store& store, const VmRecord& record, const VmFolder& folder,
                        const RestoreOptions& options) {
     TRY(join_groups(store, record));
-    if (options.network.flow_logs)
-        TRY(start_flow_logs(record, folder));
+    if (options.network.flow_logs.on)
+        TRY(start_flow_logs(record, folder, options.network.flow_logs));
     if (options.paused)
         return {};
     return MonitorClient(record.api_socket(), record.name)
@@ -258,8 +258,7 @@ void add_network_options(CLI::App& command, RestoredNetworkOptions& options) {
         ->type_name(group_value)
         ->allow_extra_args(false)
         ->take_all();
-    command.add_flag("--flow-logs", options.flow_logs,
-                     "Keep a log of which flows pass and which do not; masu flow-logs shows it");
+    add_flow_log_options(command, options.flow_logs);
 }
 
 std::shared_ptr<RestoreOptions> add_common(CLI::App& command) {

@@ -256,7 +256,7 @@ class RunTest(CliTest):
         with open(f"{self.folder}/arguments", encoding="utf-8") as file:
             arguments = file.read()
         for port in (8080, 9000, 9001, 9002):
-            self.assertEqual(arguments.count(f"-t {port}:80"), 1)
+            self.assertEqual(arguments.count(f"-t 127.0.0.1/{port}:80"), 1)
 
         result = self.masu("snapshot", "restore", "warm", "--name", "again", "-d", "--paused")
         self.assertEqual((result.returncode, result.stderr), (0, b""))

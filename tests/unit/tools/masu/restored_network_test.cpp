@@ -65,11 +65,11 @@ TEST_CASE("a restored VM keeps its network and its ports, a clone publishes only
     Choice clone;
     REQUIRE(clone.refusal({}, {.clone = true, .number = 3}).empty());
     CHECK(clone.record.ports.empty());
-    REQUIRE(clone.refusal(ports({"8080:80", "127.0.0.1:53:53/udp"}), {.clone = true, .number = 3})
+    REQUIRE(clone.refusal(ports({"8080:80", "0.0.0.0:53:53/udp"}), {.clone = true, .number = 3})
                 .empty());
     REQUIRE(clone.record.ports.size() == 2);
-    CHECK(to_string(clone.record.ports[0]) == "8082:80/tcp");
-    CHECK(to_string(clone.record.ports[1]) == "127.0.0.1:55:53/udp");
+    CHECK(to_string(clone.record.ports[0]) == "127.0.0.1:8082:80/tcp");
+    CHECK(to_string(clone.record.ports[1]) == "0.0.0.0:55:53/udp");
     CHECK(clone.refusal(ports({"65535:80"}), {.clone = true, .number = 2}).contains("65536"));
 }
 
@@ -131,7 +131,7 @@ TEST_CASE("a network that cannot be is refused with the reason") {
     Choice plain;
     plain.record.nets.clear();
     RestoredNetworkOptions logs;
-    logs.flow_logs = true;
+    logs.flow_logs.on = true;
     CHECK(plain.refusal(logs).contains("no network interface"));
     Choice without;
     ::setenv("MASU_PASST", "", 1);
