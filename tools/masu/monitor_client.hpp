@@ -15,7 +15,7 @@ namespace masu::cli {
 class MonitorClient {
   public:
     // For calls that a healthy monitor answers at once, on a host that may be busy.
-    static constexpr int quick_ms = 10'000;
+    static constexpr int quick_ms = 30'000;
 
     // `name` names the VM in errors. `timeout_ms` holds for calls that name none.
     MonitorClient(std::string socket, std::string name, int timeout_ms = quick_ms)
