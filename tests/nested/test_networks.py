@@ -86,7 +86,7 @@ def talk(person):
     web = person.start("web", "--security-group", "web")
     other = person.start("other")
     for vm in (db, web, other):
-        vm.expect("READY=1", 240)
+        vm.expect("^READY=1", 240)
 
     # Each guest has what its lease says, in both families.
     leases = {m["vm"]: m for m in person.network()["vms"]}
