@@ -9,6 +9,8 @@ from test_net import DHCP
 
 # An address by DHCP, the other by router advertisement; then a shell on the console.
 JOB = DHCP + """
+httpd -p 7000 -h /tmp
+echo hello >/tmp/x
 ready() { ip -6 addr show dev eth0 scope global | grep -v tentative | grep -q fd00; }
 for i in $(seq 60); do ! ready || break; sleep 1; done
 echo ADDRESS6=$(ip -6 addr show dev eth0 scope global | grep -o 'fd00[^ ]*')
@@ -62,25 +64,45 @@ class Person:
 class PersonsVm(Vm):
     def __init__(self, person, *arguments, name):
         self.host = person.host
+        self.person = person
         self.name = name
         self.program = self.host.start(
             *person.prefix, self.host.path("bin/masu"), "run", "--name", name, *arguments, terminal=True
         )
 
+    def ask(self, address, seconds):
+        request = r"printf 'GET /x HTTP/1.0\r\n\r\n'"
+        return self.command(f"{request} | nc -w {seconds} {address} 7000 2>&1 || echo NOT-'REACHED'")
+
+    def must_reach(self, *addresses):
+        for address in addresses:
+            text = self.ask(address, 60)
+            check("hello" in text, f"{self.name} does not reach {address}: {text}\n" + self.counters())
+
+    def must_not_reach(self, *addresses):
+        for address in addresses:
+            text = self.ask(address, 4)
+            check("NOT-REACHED" in text and "timed out" in text, f"{self.name} reaches {address}: {text}")
+
+    def counters(self):
+        return self.person.masu("net", "inspect", "lab")
+
 
 @test(cost=45)
-def vms_on_a_network_have_their_leases_and_reach_each_other(host):
+def vms_on_a_network_reach_each_other_as_their_groups_admit(host):
     person = Person(host)
     try:
-        talk(person)
+        talk(host, person)
     finally:
         person.leave()
 
 
-def talk(person):
+def talk(host, person):
     person.masu("net", "create", "lab", "--subnet", "10.1.0.0/24", "--subnet6", "fd00:1::/64")
     for group in ("web", "db"):
         person.masu("sg", "create", group, "--description", group)
+    rule = ("db", "--protocol", "tcp", "--port", "7000", "--source-group", "web")
+    person.masu("sg", "authorize", *rule)
     person.masu("sg", "authorize", "db", "--protocol", "icmp", "--source-group", "web")
     db = person.start("db", "--security-group", "db")
     web = person.start("web", "--security-group", "web")
@@ -95,7 +117,35 @@ def talk(person):
         check(vm.value("LEASE").startswith(lease["address"] + "/24 router= "), vm.value("LEASE"))
         check(vm.value("ADDRESS6") == lease["address6"] + "/64", vm.value("ADDRESS6"))
     check(len({m["address"] for m in leases.values()}) == 3, str(leases))
-    to = leases["db"]["address"]
+    to, to6 = leases["db"]["address"], leases["db"]["address6"]
 
-    # A member of the group that the rule names gets in.
+    # A member of the group that the rule names gets in; another does not, nor in its name.
     check("bytes from" in web.command(f"ping -c 1 -W 5 {to}"), "no answer to the member's ping")
+    web.must_reach(to, to6)
+    other.must_not_reach(to, to6)
+    db.must_not_reach(leases["web"]["address"])
+    web_address = leases["web"]["address"]
+    forged = other.command(
+        f"ip addr add {web_address}/32 dev eth0; ping -c 1 -W 3 -I {web_address} {to} | grep -c 'bytes from' || true"
+    )
+    check(forged.strip().endswith("0"), f"a forged address was answered: {forged}")
+
+    person.masu("sg", "revoke", *rule)
+    web.must_not_reach(to, to6)
+    person.masu("sg", "authorize", *rule)
+    web.must_reach(to)
+
+    # Who leaves is no member any more; its address is nobody's; the rest goes on.
+    refused = person.run("net", "rm", "lab")
+    check(refused.status == 1 and "network lab is in use by VM" in refused.errors, refused.errors)
+    web.type("exit\n")
+    check(web.wait(120) == 0, web.program.tail())
+    check({m["vm"] for m in person.network()["vms"]} == {"db", "other"}, str(person.network()))
+    person.masu("sg", "attach", "other", "web")
+    other.must_reach(to)
+    for vm in (db, other):
+        vm.type("exit\n")
+        check(vm.wait(120) == 0, vm.program.tail())
+    person.masu("net", "rm", "lab")
+    processes = host.shell("ps -o pid,comm,args")
+    check("net-switch" not in processes, f"the switch outlived its VMs:\n{processes}")

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <tuple>
 #include <vector>
 
 #include "base/atomic_file.hpp"
@@ -106,7 +107,7 @@ Result<std::uint64_t> collapse(
     const Fd to(::open(unfinished.path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!to)
         return fail_errno(errno, "cannot create {}", unfinished.path);
-    TRY(copy_content(from.get(), to.get(), unfinished.path));
+    std::ignore = TRY(copy_content(from.get(), to.get(), unfinished.path));
     std::vector<std::byte> buffer(chunk_size);
     std::uint64_t done = 0;
     for (const auto& layer : layers) {
@@ -117,7 +118,7 @@ Result<std::uint64_t> collapse(
                 const auto part =
                     std::span(buffer).first(std::min<std::uint64_t>(chunk_size, end - start));
                 TRY(read_all(own.get(), part, start, layer.path));
-                TRY(write_sparse(part, to.get(), start, Zeros::Hole, unfinished.path));
+                std::ignore = TRY(write_sparse(part, to.get(), start, Zeros::Hole, unfinished.path));
                 done += part.size();
                 progress(done, total);
             }

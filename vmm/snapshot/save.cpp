@@ -8,6 +8,7 @@
 
 #include <array>
 #include <filesystem>
+#include <tuple>
 #include <vector>
 
 #include "base/atomic_file.hpp"
@@ -195,7 +196,7 @@ Result<DirectorySave> DirectorySave::begin(const std::string& path, const Memory
         "{}/{}", name, plan.form == MemoryForm::OwnPages ? own_memory_name : memory_name);
     save.memory_ = TRY(create_file(save.memory_path_));
     if (plan.form == MemoryForm::OnBase)
-        TRY(copy_content(plan.base, save.memory(), save.memory_path_));
+        std::ignore = TRY(copy_content(plan.base, save.memory(), save.memory_path_));
     return save;
 }
 
