@@ -1,9 +1,11 @@
 """Snapshots of Linux guests: saved, restored, cloned; clocks, identity, disks."""
 
 import json
+import time
 
 from guests import Vm, run_small
-from suite import check, test
+from suite import Skip, check, test
+from test_net import DHCP, IMDS, need_root
 
 # Two processes keep both vCPUs and the disk busy: one writes and verifies, one counts. Every line
 # tells the time; a gap or a leap shows.
@@ -123,3 +125,169 @@ def clones_answer_and_differ(host):
     for name in (vm.name, *names):
         masu(host, "rm", name)
     masu(host, "snapshot", "rm", snapshot)
+
+
+# A web server that says who it is, over passt; a connection kept open, over a TAP; and, as
+# systemd-networkd does it, another question for an address whenever the carrier has been away.
+NETWORKED = (
+    DHCP + IMDS + """
+ip link set eth1 up; udhcpc -i eth1 -s /tmp/lease -n -q -t 10 -T 1 2>/dev/null
+mkdir -p /tmp/w/cgi-bin; echo hello >/tmp/w/index.html
+cat >/tmp/w/cgi-bin/who <<'CGI'
+#!/bin/busybox sh
+""" + IMDS + """
+echo "Content-type: text/plain"; echo
+token
+echo "id=$(imds meta-data/instance-id) name=$(imds meta-data/hostname)" \
+  "random=$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n')" \
+  "forks=$(dmesg | grep -c 'virtual machine fork')" \
+  "eth1=$(ip -o -4 addr show eth1 | tr -s ' ' | cut -d' ' -f4) end"
+CGI
+chmod +x /tmp/w/cgi-bin/who; httpd -p 80 -h /tmp/w
+( n=0; while true; do n=$((n + 1)); echo "TICK=$n"; sleep 1; done | nc 10.77.0.1 9000; echo HUNG-UP ) &
+echo SERVING=1
+while true; do
+  if [ "$(cat /sys/class/net/eth1/carrier)" = 0 ]; then
+    until [ "$(cat /sys/class/net/eth1/carrier)" = 1 ]; do sleep 0.2; done
+    ip addr flush dev eth1
+    udhcpc -i eth1 -s /tmp/lease -n -q -t 10 -T 1 2>/dev/null
+  fi
+  sleep 0.2
+done
+"""
+)
+
+
+def who(host, port, timeout=120):
+    """What the guest behind a published port says of itself."""
+    deadline = time.monotonic() + timeout
+    while True:
+        page = host.shell(
+            f"busybox wget -q -T 20 -O - http://127.0.0.1:{port}/cgi-bin/who || true"
+        ).strip()
+        if page.endswith(" end") and "eth1=10." in page:
+            return dict(part.split("=") for part in page.split() if "=" in part)
+        check(time.monotonic() < deadline, f"port {port} answers {page!r}")
+        time.sleep(1)
+
+
+def snapshot_folder(host):
+    return host.shell('echo "${MASU_STATE_DIR:-/var/lib/masu}/snapshots"').strip()
+
+
+def last_tick(host, file):
+    return int(host.shell(f"tail -n 1 {file} | cut -d= -f2").strip() or 0)
+
+
+@test(cost=110, needs=["kernel-6.12-cloud"])
+def networks_are_restored_and_clones_have_their_own(host):
+    """Two interfaces: through a TAP an open connection goes on, through passt a published port
+    answers again; six clones at once, each with its own name, port, address and random numbers.
+    A full disk and a killed monitor leave no snapshot. (Debian 12's own cloud kernel lacks
+    CONFIG_VMGENID.)"""
+    need_root(host)
+    if "no" in host.shell("[ -e /opt/passt ] && ln -sf /opt/passt /usr/bin/passt; which passt || echo no"):
+        raise Skip("passt is not installed")
+    ticks = f"{host.scratch}/ticks"
+    host.shell(
+        "tunctl -t up0 >/dev/null; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up; "
+        "ip route add default via 192.0.2.2 dev up0; "
+        "tunctl -t old0 >/dev/null; ip addr add 10.77.0.1/24 dev old0; ip link set old0 up"
+    )
+    listener = host.start("sh", "-c", f"busybox nc -l -p 9000 >{ticks}")
+    snapshot = f"net-{host.next_number()}"
+    try:
+        vm = run_small(
+            host, NETWORKED, "--net", "user", "--net", "tap=old0,address=10.77.0.2/24",
+            "-p", "8090:80", memory="192M", kernel="kernel-6.12-cloud/vmlinux",
+            initramfs="small/initramfs-kernel-6.12-cloud",
+        )  # fmt: skip
+        vm.expect("SERVING=1", 240)
+        before = who(host, 8090)
+        no_snapshot_without_room(host, vm)
+        restored_networks(host, vm, snapshot, before, ticks)
+        cloned_networks(host, snapshot, before)
+        masu(host, "snapshot", "rm", snapshot)
+    finally:
+        listener.kill()
+        host.shell(
+            "(ip route del default; tunctl -d up0; tunctl -d old0) >/dev/null 2>&1; "
+            "[ ! -L /usr/bin/passt ] || rm /usr/bin/passt"
+        )
+
+
+def no_snapshot_without_room(host, vm):
+    """On a disk that fills up, `create` says so, and the VM goes on."""
+    folder = snapshot_folder(host)
+    host.shell(f"mkdir -p {folder}; mount -t tmpfs -o size=8m tmpfs {folder}")
+    full = host.run(host.path("bin/masu"), "snapshot", "create", vm.name, "full", timeout=300)
+    left = host.shell(f"ls -A {folder}").split()
+    host.shell(f"umount {folder}")
+    check(full.status == 1 and "No space left" in full.errors, f"{full.status}: {full.errors}")
+    check(full.errors.count("\n") == 1, f"more than a sentence: {full.errors}")
+    check(left == [], f"a save that failed left {left}")
+
+
+def restored_networks(host, vm, snapshot, before, ticks):
+    masu(host, "snapshot", "create", vm.name, snapshot, "--keep-paused")
+    masu(host, "kill", vm.name)
+    vm.wait(30)
+    saved = last_tick(host, ticks)
+    again = Vm(host, snapshot, name=f"{snapshot}-again", command=("snapshot", "restore"))
+    after = who(host, 8090)
+    check((after["id"], after["name"]) == (before["id"], before["name"]), f"{before} is now {after}")
+    check(after["random"] != before["random"], "the random numbers are the same")
+    check(int(after["forks"]) == 1, f"the kernel was told {after['forks']} times of its copy")
+    deadline = time.monotonic() + 120
+    while last_tick(host, ticks) < saved + 3:
+        check(time.monotonic() < deadline, f"the connection stopped at tick {saved}")
+        time.sleep(1)
+    counted = [int(line[5:]) for line in host.shell(f"cat {ticks}").split()]
+    check(counted == list(range(1, len(counted) + 1)), f"the stream has a gap: {counted}")
+    check("HUNG-UP" not in again.output, again.program.tail())
+    taken = host.run(host.path("bin/masu"), "snapshot", "restore", snapshot, "--name", "taken", "-d")
+    check(taken.status == 1 and "-p" in taken.errors, f"{taken.status}: {taken.errors}")
+    monitor_dies_while_saving(host, again)
+
+
+def monitor_dies_while_saving(host, vm):
+    folder = snapshot_folder(host)
+    saving = host.start(host.path("bin/masu"), "snapshot", "create", vm.name, "killed")
+    host.shell(f"until ls -d {folder}/killed*; do usleep 1000; done >/dev/null 2>&1")
+    vm.kill_monitor()
+    status = saving.wait(60)
+    vm.wait(30)
+    whole = host.shell(f"ls -A {folder}").split()
+    if "killed" in whole:  # it was faster than the signal
+        masu(host, "snapshot", "rm", "killed")
+        return
+    check(status == 1 and saving.errors, f"status {status}: {saving.errors}")
+    names = masu(host, "snapshot", "ls", "-q").output.split()
+    check("killed" not in names, f"ls shows {names}")
+
+
+def cloned_networks(host, snapshot, before, count=6):
+    names = masu(
+        host, "snapshot", "clone", snapshot, "--count", str(count), "--net", "user",
+        "--net", "tap=new{n},address=10.77.{n}.2/24", "-p", "8100:80", timeout=600,
+    ).output.split()  # fmt: skip
+    check(len(names) == count, f"clone printed {names}")
+    answers = []
+    for number in range(1, count + 1):
+        deadline = time.monotonic() + 240
+        answer = who(host, 8099 + number)
+        while answer["eth1"] == "10.77.0.2/24":  # its link is about to go, or down
+            check(time.monotonic() < deadline, f"clone {number} keeps its address: {answer}")
+            answer = who(host, 8099 + number)
+        answers.append(answer)
+    for number, answer in enumerate(answers, 1):
+        check(answer["name"] == f"{snapshot}-{number}", f"clone {number} is {answer}")
+        check(answer["eth1"] == f"10.77.{number}.2/24", f"clone {number} is {answer}")
+        check(int(answer["forks"]) == 1, f"clone {number} is {answer}")
+    for fact in ("id", "random"):
+        values = {answer[fact] for answer in (*answers, before)}
+        check(len(values) == count + 1, f"{fact} is the same in two of {answers}")
+    for name in names:
+        masu(host, "kill", name)
+    for name in names:
+        masu(host, "rm", name)
