@@ -100,6 +100,53 @@ def a_busy_guest_is_saved_and_goes_on(host):
     masu(host, "snapshot", "rm", snapshot)
 
 
+@test(cost=90)
+def a_running_guest_is_saved_and_what_changed(host):
+    """Live, then the difference to that, then only the changed pages, made whole; a guest restored
+    from the last, twice, has lost nothing, and the second time has its working set ahead."""
+    disk = f"{host.scratch}/live-{host.next_number()}.raw"
+    host.shell(f"truncate -s 1M {disk}")
+    vm = run_small(
+        host, BUSY, "--net", "none", "--cpus", "2", "--disk", disk,
+        "--disk", f"{host.path('debian/debian.raw')},ro", "--track-dirty-pages",
+    )  # fmt: skip
+    live, diff, own = (f"{kind}-{host.next_number()}" for kind in ("live", "diff", "own"))
+    vm.expect(r"^BEAT=3 ", 90)
+
+    def create(name, *options):
+        result = masu(host, "snapshot", "create", vm.name, name, "--output", "json", *options)
+        vm.expect(rf"^BEAT={beats(vm.output)[-1][0] + 2} ", 60)
+        return json.loads(result.output)
+
+    saved = create(live, "--live")
+    check(saved["memory_form"] == "whole" and saved["rounds"] >= 2 and saved["pause_us"] > 0,
+          f"live: {saved}")  # fmt: skip
+    whole = saved["memory_written_bytes"]
+    saved = create(diff, "--diff", "--live")
+    check(saved["memory_form"] == "on-base" and saved["memory_written_bytes"] < whole, f"diff: {saved}")
+    saved = create(own, "--diff", "--own-pages")
+    check(saved["memory_form"] == "own-pages" and saved["memory_written_bytes"] < whole, f"own: {saved}")
+    masu(host, "kill", vm.name)
+    vm.wait(30)
+    check("CORRUPT" not in vm.output and "COMPLAINT" not in vm.output, vm.program.tail())
+
+    for arguments, words in ((("restore", own, "-d"), "snapshot collapse"), (("rm", diff), own)):
+        refused = host.run(host.path("bin/masu"), "snapshot", *arguments)
+        check(refused.status == 1 and words in refused.errors, f"{arguments}: {refused.errors}")
+    masu(host, "snapshot", "collapse", own)
+    masu(host, "snapshot", "rm", diff, live)
+    for options in (("--record-working-set=3",), ()):
+        again = Vm(host, own, *options, name=f"{own}-{len(options)}", command=("snapshot", "restore"))
+        again.expect(r"^BEAT=(\d+) .*up=\d+", 90)
+        again.expect(rf"^BEAT={beats(again.output)[0][0] + 5} ", 90)
+        check("CORRUPT" not in again.output and "COMPLAINT" not in again.output, again.program.tail())
+        masu(host, "kill", again.name)
+        again.wait(30)
+        shown = json.loads(masu(host, "snapshot", "inspect", own, "--output", "json").output)
+        check(shown["working_set_pages"] > 0 and shown["builds_on"] == [], f"inspect: {shown}")
+    masu(host, "snapshot", "rm", own)
+
+
 @test(cost=60)
 def clones_answer_and_differ(host):
     """Four clones at once, each with its own random numbers; the originals' disks untouched."""
