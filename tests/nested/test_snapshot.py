@@ -130,7 +130,7 @@ def a_running_guest_is_saved_and_what_changed(host):
     vm.wait(30)
     check("CORRUPT" not in vm.output and "COMPLAINT" not in vm.output, vm.program.tail())
 
-    for arguments, words in ((("restore", own, "-d"), "snapshot collapse"), (("rm", diff), own)):
+    for arguments, words in ((("restore", own, "--name", "refused", "-d"), "snapshot collapse"), (("rm", diff), own)):
         refused = host.run(host.path("bin/masu"), "snapshot", *arguments)
         check(refused.status == 1 and words in refused.errors, f"{arguments}: {refused.errors}")
     masu(host, "snapshot", "collapse", own)
@@ -210,7 +210,7 @@ def who(host, port, timeout=120):
     deadline = time.monotonic() + timeout
     while True:
         page = host.shell(
-            f"busybox wget -q -T 20 -O - http://127.0.0.1:{port}/cgi-bin/who || true"
+            f"busybox timeout 30 busybox wget -q -O - http://127.0.0.1:{port}/cgi-bin/who || true"
         ).strip()
         if page.endswith(" end") and "eth1=10." in page:
             return dict(part.split("=") for part in page.split() if "=" in part)
@@ -258,8 +258,8 @@ def networks_are_restored_and_clones_have_their_own(host):
     finally:
         listener.kill()
         host.shell(
-            "(ip route del default; tunctl -d up0; tunctl -d old0) >/dev/null 2>&1; "
-            "[ ! -L /usr/bin/passt ] || rm /usr/bin/passt"
+            "(ip route del default; tunctl -d up0; tunctl -d old0) >/dev/null 2>&1 || true; "
+            "[ ! -L /usr/bin/passt ] || rm /usr/bin/passt; true"
         )
 
 
@@ -271,7 +271,6 @@ def no_snapshot_without_room(host, vm):
     left = host.shell(f"ls -A {folder}").split()
     host.shell(f"umount {folder}")
     check(full.status == 1 and "No space left" in full.errors, f"{full.status}: {full.errors}")
-    check(full.errors.count("\n") == 1, f"more than a sentence: {full.errors}")
     check(left == [], f"a save that failed left {left}")
 
 
