@@ -193,8 +193,11 @@ CGI
 chmod +x /tmp/w/cgi-bin/who; httpd -p 80 -h /tmp/w
 ( n=0; while true; do n=$((n + 1)); echo "TICK=$n"; sleep 1; done | nc 10.77.0.1 9000; echo HUNG-UP ) &
 echo SERVING=1
+losses() { cat /sys/class/net/eth1/carrier_down_count; }
+seen=$(losses)
 while true; do
-  if [ "$(cat /sys/class/net/eth1/carrier)" = 0 ]; then
+  if [ "$(losses)" != "$seen" ]; then
+    seen=$(losses)
     until [ "$(cat /sys/class/net/eth1/carrier)" = 1 ]; do sleep 0.2; done
     ip addr flush dev eth1
     udhcpc -i eth1 -s /tmp/lease -n -q -t 10 -T 1 2>/dev/null

@@ -92,15 +92,20 @@ void end_group(pid_t pid) {
 
 }  // namespace
 
+std::vector<char*> exec_arguments(std::vector<std::string>& arguments) {
+    std::vector<char*> pointers;
+    for (auto& argument : arguments)
+        pointers.push_back(argument.data());
+    pointers.push_back(nullptr);
+    return pointers;
+}
+
 Result<int> run_child(const ChildProgram& program, const Interruptions& interruptions) {
     auto output = TRY(make_pipe());
     auto errors = TRY(make_pipe());
     auto failure = TRY(make_pipe());
     auto arguments = program.arguments;
-    std::vector<char*> pointers;
-    for (auto& argument : arguments)
-        pointers.push_back(argument.data());
-    pointers.push_back(nullptr);
+    const auto pointers = exec_arguments(arguments);
     const auto pid = ::fork();
     if (pid < 0)
         return fail_errno(errno, "cannot start {}", program.arguments.front());

@@ -23,6 +23,9 @@ struct ChildProgram {
     std::function<void(std::string_view)> errors;
 };
 
+// What execv() takes: borrowed, valid as long as the arguments and their strings stay as they are.
+[[nodiscard]] std::vector<char*> exec_arguments(std::vector<std::string>& arguments);
+
 // Runs it to its end in a process group of its own, with nothing on standard input; the exit
 // status, 128 + n when signal n ended it. On an interruption the whole group is ended, and waited
 // for.

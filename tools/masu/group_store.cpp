@@ -8,6 +8,7 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "tools/masu/lock_file.hpp"
 #include "tools/masu/security_groups.hpp"
 #include "tools/masu/state.hpp"
 
@@ -33,15 +34,8 @@ Result<GroupBook> GroupStore::read() const {
 }
 
 Result<Fd> GroupStore::take_lock() const {
-    const auto path = folder_ + "/security-groups.lock";
     TRY(make_folder(folder_));
-    Fd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!lock)
-        return fail_errno(errno, "cannot open {}", path);
-    while (::flock(lock.get(), LOCK_EX) < 0)
-        if (errno != EINTR)
-            return fail_errno(errno, "cannot lock {}", path);
-    return lock;
+    return lock_file(folder_ + "/security-groups.lock", LOCK_EX);
 }
 
 Result<> GroupStore::publish(const std::function<Result<>(const GroupBook&)>& publish) const {

@@ -16,6 +16,7 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "tools/masu/lock_file.hpp"
 
 namespace masu::cli {
 namespace {
@@ -91,14 +92,7 @@ std::string ImageStore::folder_of(const std::string& name) const {
 }
 
 Result<Fd> ImageStore::lock(int operation) const {
-    const auto path = folder() + "/.lock";
-    Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!fd)
-        return fail_errno(errno, "cannot open {}", path);
-    while (::flock(fd.get(), operation) < 0)
-        if (errno != EINTR)
-            return fail_errno(errno, "cannot lock {}", path);
-    return fd;
+    return lock_file(folder() + "/.lock", operation);
 }
 
 Result<Fd> ImageStore::hold() const {

@@ -17,6 +17,7 @@
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
 #include "base/clock.hpp"
+#include "tools/masu/child_program.hpp"
 #include "tools/masu/host_file.hpp"
 #include "tools/masu/unix_socket.hpp"
 
@@ -212,10 +213,7 @@ Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& fol
     Fd signal_ready(ends[1]);
 
     auto arguments = arguments_for(record, folder, log_level, signal_ready.get());
-    std::vector<char*> pointers;
-    for (auto& argument : arguments)
-        pointers.push_back(argument.data());
-    pointers.push_back(nullptr);
+    const auto pointers = exec_arguments(arguments);
 
     const auto pid = ::fork();
     if (pid < 0)

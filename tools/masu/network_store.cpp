@@ -14,6 +14,7 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "tools/masu/lock_file.hpp"
 
 namespace masu::cli {
 namespace {
@@ -62,14 +63,7 @@ Result<NetworkRecord> new_network(const NetworkRequest& request,
 
 Result<Fd> NetworkStore::take_lock() const {
     TRY(make_folder(folder_));
-    const auto path = folder_ + "/.lock";
-    Fd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!lock)
-        return fail_errno(errno, "cannot open {}", path);
-    while (::flock(lock.get(), LOCK_EX) < 0)
-        if (errno != EINTR)
-            return fail_errno(errno, "cannot lock {}", path);
-    return lock;
+    return lock_file(folder_ + "/.lock", LOCK_EX);
 }
 
 // In doubt it is: an address is better unused than used twice.

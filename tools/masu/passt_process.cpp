@@ -11,6 +11,7 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "tools/masu/child_program.hpp"
 #include "devices/net/firewall/address.hpp"
 
 namespace masu::cli {
@@ -149,10 +150,7 @@ Result<Fd> start_passt(const std::string& program, const std::vector<PublishedPo
     if (!null || !output)
         return fail_errno(errno, "cannot open {}", output ? "/dev/null" : log);
     auto arguments = arguments_for(program, ports, theirs.get());
-    std::vector<char*> pointers;
-    for (auto& argument : arguments)
-        pointers.push_back(argument.data());
-    pointers.push_back(nullptr);
+    const auto pointers = exec_arguments(arguments);
 
     const auto pid = ::fork();
     if (pid < 0)

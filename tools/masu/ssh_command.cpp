@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include "tools/masu/child_program.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/monitor_process.hpp"
 
@@ -71,10 +72,7 @@ Result<int> run(const SshOptions& options) {
     }
     arguments.push_back(endpoint.address);
     arguments.insert(arguments.end(), options.command.begin(), options.command.end());
-    std::vector<char*> pointers;
-    for (auto& argument : arguments)
-        pointers.push_back(argument.data());
-    pointers.push_back(nullptr);
+    const auto pointers = exec_arguments(arguments);
     ::execvp(pointers[0], pointers.data());
     return fail_errno(errno, "cannot start ssh (apt-get install openssh-client)");
 }

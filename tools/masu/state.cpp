@@ -19,6 +19,7 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "tools/masu/lock_file.hpp"
 
 namespace masu::cli {
 namespace {
@@ -170,10 +171,7 @@ Result<> VmFolder::wait_until_dead() const {
 }
 
 Result<Fd> VmFolder::watch() const {
-    const auto path = file("watched");
-    auto fd = TRY(open_lock(path, O_CREAT));
-    std::ignore = TRY(take_lock(fd.get(), LOCK_SH, path));
-    return fd;
+    return lock_file(file("watched"), LOCK_SH);
 }
 
 std::string Store::folder_of(const std::string& name) const {
@@ -181,10 +179,7 @@ std::string Store::folder_of(const std::string& name) const {
 }
 
 Result<Fd> Store::take_store_lock() const {
-    const auto path = places_.state + "/vms/.lock";
-    auto fd = TRY(open_lock(path, O_CREAT));
-    std::ignore = TRY(take_lock(fd.get(), LOCK_EX, path));
-    return fd;
+    return lock_file(places_.state + "/vms/.lock", LOCK_EX);
 }
 
 Result<std::string> Store::make_socket_folder(const std::string& id) const {

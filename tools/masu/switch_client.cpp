@@ -17,6 +17,8 @@
 
 #include <boost/json.hpp>
 
+#include "tools/masu/child_program.hpp"
+
 namespace masu::cli {
 namespace {
 
@@ -143,10 +145,7 @@ Result<> start_switch(const NetworkStore& networks, const NetworkRecord& network
         return fail_errno(errno, "cannot open {}", log ? "/dev/null" : log_path);
     std::vector<std::string> arguments{"masu", "net-switch", network.name,
                                        std::to_string(listener.get())};
-    std::vector<char*> pointers;
-    for (auto& argument : arguments)
-        pointers.push_back(argument.data());
-    pointers.push_back(nullptr);
+    const auto pointers = exec_arguments(arguments);
     const auto pid = ::fork();
     if (pid < 0)
         return fail_errno(errno, "cannot start the switch of network {}", network.name);
