@@ -216,7 +216,7 @@ Result<std::uint64_t> SnapshotStore::shared_bytes(const Snapshot& snapshot) cons
     auto* map = reinterpret_cast<fiemap*>(room.data());
     std::uint64_t shared = 0;
     for (std::uint64_t place = 0; place < snapshot.memory_bytes;) {
-        *map = {};
+        std::ranges::fill(room, 0);
         map->fm_start = place;
         map->fm_length = snapshot.memory_bytes - place;
         map->fm_extent_count = extents_at_once;
