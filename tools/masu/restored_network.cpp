@@ -84,6 +84,12 @@ Result<> choose_restored_network(const RestoredNetworkOptions& options, const Gr
                                  const RestoredAs& as, VmRecord& record) {
     TRY(choose_nets(options.nets, as.number, record));
     TRY(choose_ports(options.ports, as, record));
+    if (const auto on = std::ranges::find(record.nets, NetOption::Kind::Network, &NetOption::kind);
+        on != record.nets.end())
+        return fail(
+            "a guest that goes on keeps its MAC, which on the network {} belongs to one VM's "
+            "address; attach each interface elsewhere, with --net user or --net tap=NAME",
+            on->network);
     const auto users = std::ranges::count(record.nets, NetOption::Kind::User, &NetOption::kind);
     if (users > 1)
         return fail("--net user is given twice; a VM can have one of them");

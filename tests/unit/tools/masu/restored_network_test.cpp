@@ -123,6 +123,12 @@ TEST_CASE("a network that cannot be is refused with the reason") {
     CHECK(refused(ports({"x"})).contains("-p x"));
     CHECK(refused(groups({"gone"})).contains("NotFound"));
 
+    Choice lab;
+    lab.record.nets = {*parse_net_option("network=lab")};
+    lab.record.ports.clear();
+    CHECK(lab.refusal({}).contains("on the network lab belongs to one VM"));
+    CHECK(lab.refusal(nets({"tap=t"})).empty());
+
     Choice gone;
     gone.record.security_groups = {"sg-0123"};
     CHECK(gone.refusal({}).contains("sg-0123, which is gone"));
