@@ -104,11 +104,13 @@ def talk(host, person):
     rule = ("db", "--protocol", "tcp", "--port", "7000", "--source-group", "web")
     person.masu("sg", "authorize", *rule)
     person.masu("sg", "authorize", "db", "--protocol", "icmp", "--source-group", "web")
+    # One after the other: a monitor that loads a kernel on a slow host takes its time for new rules.
     db = person.start("db", "--security-group", "db")
+    db.expect("^READY=1", 240)
     web = person.start("web", "--security-group", "web")
+    web.expect("^READY=1", 240)
     other = person.start("other")
-    for vm in (db, web, other):
-        vm.expect("^READY=1", 240)
+    other.expect("^READY=1", 240)
 
     # Each guest has what its lease says, in both families.
     leases = {m["vm"]: m for m in person.network()["vms"]}

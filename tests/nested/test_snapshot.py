@@ -97,6 +97,7 @@ def a_busy_guest_is_saved_and_goes_on(host):
     check(refused.status == 1 and again.name in refused.errors, f"rm: {refused.errors}")
     masu(host, "kill", again.name)
     again.wait(30)
+    masu(host, "rm", again.name)
     masu(host, "snapshot", "rm", snapshot)
 
 
@@ -142,6 +143,7 @@ def a_running_guest_is_saved_and_what_changed(host):
         check("CORRUPT" not in again.output and "COMPLAINT" not in again.output, again.program.tail())
         masu(host, "kill", again.name)
         again.wait(30)
+        masu(host, "rm", again.name)
         shown = json.loads(masu(host, "snapshot", "inspect", own, "--output", "json").output)
         check(shown["working_set_pages"] > 0 and shown["builds_on"] == [], f"inspect: {shown}")
     masu(host, "snapshot", "rm", own)
