@@ -35,6 +35,18 @@ Result<> replace(int fd, const std::string& temporary, const std::string& path,
 
 }  // namespace
 
+std::string folder_of(const std::string& path) {
+    const auto slash = path.rfind('/');
+    return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
+Result<> sync_folder(const std::string& path) {
+    const Fd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!folder || ::fsync(folder.get()) < 0)
+        return fail_errno(errno, "cannot sync folder {}", path);
+    return {};
+}
+
 Result<> write_file_atomically(const std::string& path, std::string_view content) {
     std::string temporary = path + ".XXXXXX";
     const Fd fd(::mkostemp(temporary.data(), O_CLOEXEC));
@@ -44,12 +56,7 @@ Result<> write_file_atomically(const std::string& path, std::string_view content
         ::unlink(temporary.c_str());
         return done;
     }
-    const auto slash = path.rfind('/');
-    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    const Fd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory || ::fsync(directory.get()) < 0)
-        return fail_errno(errno, "cannot sync folder {}", folder);
-    return {};
+    return sync_folder(folder_of(path));
 }
 
 Result<std::string> read_file(const std::string& path, std::size_t limit) {

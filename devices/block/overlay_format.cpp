@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
 #include "base/fd.hpp"
 
@@ -169,12 +170,7 @@ Result<> create_overlay_file(const std::string& path, const OverlayHeader& heade
     ::unlink(temporary.c_str());
     if (!filled)
         return filled;
-    const auto slash = path.rfind('/');
-    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    const Fd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory || ::fsync(directory.get()) < 0)
-        return fail_errno(errno, "cannot sync folder {}", folder);
-    return {};
+    return sync_folder(folder_of(path));
 }
 
 }  // namespace masu::block

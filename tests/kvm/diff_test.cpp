@@ -2,13 +2,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <random>
-#include <thread>
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
-#include "tests/kvm/snapshot_machine.hpp"
+#include "tests/kvm/snapshot_steps.hpp"
 #include "vmm/snapshot/collapse.hpp"
 #include "vmm/snapshot/live_save.hpp"
 #include "vmm/snapshot/memory_file.hpp"
@@ -27,13 +25,6 @@ VmConfig tracking(const PayloadFiles& files) {
     auto config = files.config();
     config.machine.track_dirty_pages = true;
     return config;
-}
-
-void run_a_while(SnapshotMachine& machine, std::mt19937& random) {
-    REQUIRE(machine.machine().resume());
-    CHECK(machine.run_for(1 + random() % 8));
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 2000));
-    REQUIRE(machine.machine().pause());
 }
 
 snapshot::SaveResult save_to(SnapshotMachine& machine, const VmConfig& config,
@@ -55,16 +46,8 @@ bool same_as(const kvm::GuestRam& ram, const std::string& file) {
 }
 
 void restore_and_run(const PayloadFiles& files, const std::string& path) {
-    auto state = snapshot::load_state(path + "/state");
-    REQUIRE_MESSAGE(state, state.error().message);
-    SnapshotMachine copy(files.config(),
-                         {.state = std::move(*state), .memory_path = path + "/memory"});
-    const auto before = copy.state();
-    REQUIRE(copy.machine().start());
-    CHECK(copy.run_for(4));
-    REQUIRE(copy.machine().pause());
-    CHECK(copy.state().mismatch == 0);
-    CHECK(copy.state().iterations >= before.iterations + 3 * 16);
+    SnapshotMachine copy(files.config(), source_of(path));
+    check_goes_on(copy);
 }
 
 }  // namespace

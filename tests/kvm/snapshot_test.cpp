@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "base/bytes.hpp"
-#include "tests/kvm/snapshot_machine.hpp"
+#include "tests/kvm/snapshot_steps.hpp"
 #include "vmm/layout.hpp"
 #include "vmm/snapshot/memory_file.hpp"
 #include "vmm/snapshot/save.hpp"
@@ -72,19 +72,6 @@ snapshot::MachineState save_to(SnapshotMachine& source, const VmConfig& config,
     return state;
 }
 
-RestoreSource source_of(const std::string& path, ClockPolicy clock = ClockPolicy::Continue) {
-    auto state = snapshot::load_state(path + "/state");
-    REQUIRE_MESSAGE(state, state.error().message);
-    return {.state = std::move(*state), .memory_path = path + "/memory", .clock = clock};
-}
-
-void run_a_while(SnapshotMachine& machine, std::mt19937& random) {
-    REQUIRE(machine.machine().resume());
-    CHECK(machine.run_for(1 + random() % 8));
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 2000));
-    REQUIRE(machine.machine().pause());
-}
-
 }  // namespace
 
 TEST_CASE("a payload stopped anywhere goes on in a restored machine, and is saved the same again") {
@@ -101,12 +88,7 @@ TEST_CASE("a payload stopped anywhere goes on in a restored machine, and is save
         const auto again = copy.save();
         CHECK(snapshot::encode(timeless(again)) == snapshot::encode(timeless(saved)));
         CHECK(same_memory(original.machine().ram(), copy.machine().ram()));
-        const auto before = copy.state();
-        REQUIRE(copy.machine().start());
-        CHECK(copy.run_for(4));
-        REQUIRE(copy.machine().pause());
-        CHECK(copy.state().mismatch == 0);
-        CHECK(copy.state().iterations >= before.iterations + 3 * 16);
+        check_goes_on(copy);
         std::filesystem::remove_all(path);
     }
     CHECK(original.state().mismatch == 0);

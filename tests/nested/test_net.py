@@ -1,6 +1,7 @@
 """The network of a guest: through a TAP of this host, through passt, and what the monitor itself
 answers (DHCP, the metadata service)."""
 
+import contextlib
 import time
 
 from guests import Vm, run_small
@@ -49,6 +50,25 @@ def serve_files(host, address):
     host.start("busybox", "httpd", "-f", "-p", f"{address}:8000", "-h", folder)
     host.shell("until grep -q ':1F40 .* 0A ' /proc/net/tcp; do sleep 0.1; done")  # port 8000, LISTEN
     return host.shell(f"sha256sum <{folder}/file").split()[0]
+
+
+@contextlib.contextmanager
+def passt_and_its_way_out(host):
+    """passt where it is looked for, and the default route that it wants, by way of 192.0.2.1."""
+    need_root(host)
+    if "no" in host.shell("[ -e /opt/passt ] && ln -sf /opt/passt /usr/bin/passt; which passt || echo no"):
+        raise Skip("passt is not installed")
+    host.shell(
+        "tunctl -t up0 >/dev/null; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up; "
+        "ip route add default via 192.0.2.2 dev up0"
+    )
+    try:
+        yield
+    finally:
+        host.shell(
+            "(ip route del default; tunctl -d up0) >/dev/null 2>&1 || true; "
+            "[ ! -L /usr/bin/passt ] || rm /usr/bin/passt"
+        )
 
 
 def finish(vm, timeout=180):
@@ -133,14 +153,7 @@ def two_cpus_have_a_queue_each_over_mmio(host):
 @test(cost=20)
 def passt_carries_traffic_without_privileges(host):
     """--net user: out to a server on this host, in through a published port."""
-    need_root(host)  # for the default route that passt looks for
-    if "no" in host.shell("[ -e /opt/passt ] && ln -sf /opt/passt /usr/bin/passt; which passt || echo no"):
-        raise Skip("passt is not installed")
-    host.shell(
-        "tunctl -t up0 >/dev/null; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up; "
-        "ip route add default via 192.0.2.2 dev up0"
-    )
-    try:
+    with passt_and_its_way_out(host):
         digest = serve_files(host, "192.0.2.1")
         vm = run_small(
             host,
@@ -163,5 +176,3 @@ def passt_carries_traffic_without_privileges(host):
                 break
             time.sleep(0.2)
         check("passt" not in host.shell("ps -o comm"), "passt outlived its VM")
-    finally:
-        host.shell("ip route del default; tunctl -d up0 >/dev/null; [ ! -L /usr/bin/passt ] || rm /usr/bin/passt")

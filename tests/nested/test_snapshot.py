@@ -4,8 +4,8 @@ import json
 import time
 
 from guests import Vm, run_small
-from suite import Skip, check, test
-from test_net import DHCP, IMDS, need_root
+from suite import check, test
+from test_net import DHCP, IMDS, make_tap, passt_and_its_way_out
 
 # Two processes keep both vCPUs and the disk busy: one writes and verifies, one counts. Every line
 # tells the time; a gap or a leap shows.
@@ -237,35 +237,29 @@ def networks_are_restored_and_clones_have_their_own(host):
     answers again; six clones at once, each with its own name, port, address and random numbers.
     A full disk and a killed monitor leave no snapshot. (Debian 12's own cloud kernel lacks
     CONFIG_VMGENID.)"""
-    need_root(host)
-    if "no" in host.shell("[ -e /opt/passt ] && ln -sf /opt/passt /usr/bin/passt; which passt || echo no"):
-        raise Skip("passt is not installed")
     ticks = f"{host.scratch}/ticks"
-    host.shell(
-        "tunctl -t up0 >/dev/null; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up; "
-        "ip route add default via 192.0.2.2 dev up0; "
-        "tunctl -t old0 >/dev/null; ip addr add 10.77.0.1/24 dev old0; ip link set old0 up"
-    )
-    listener = host.start("sh", "-c", f"busybox nc -l -p 9000 >{ticks}")
-    snapshot = f"net-{host.next_number()}"
-    try:
-        vm = run_small(
-            host, NETWORKED, "--net", "user", "--net", "tap=old0,address=10.77.0.2/24",
-            "-p", "8090:80", memory="192M", kernel="kernel-6.12-cloud/vmlinux",
-            initramfs="small/initramfs-kernel-6.12-cloud",
-        )  # fmt: skip
-        vm.expect("SERVING=1", 240)
-        before = who(host, 8090)
-        no_snapshot_without_room(host, vm)
-        restored_networks(host, vm, snapshot, before, ticks)
-        cloned_networks(host, snapshot, before)
-        masu(host, "snapshot", "rm", snapshot)
-    finally:
-        listener.kill()
-        host.shell(
-            "(ip route del default; tunctl -d up0; tunctl -d old0) >/dev/null 2>&1 || true; "
-            "[ ! -L /usr/bin/passt ] || rm /usr/bin/passt; true"
-        )
+    with passt_and_its_way_out(host):
+        make_tap(host, "old0", "10.77.0.1/24")
+        listener = host.start("sh", "-c", f"busybox nc -l -p 9000 >{ticks}")
+        try:
+            save_restore_and_clone(host, f"net-{host.next_number()}", ticks)
+        finally:
+            listener.kill()
+            host.shell("tunctl -d old0 >/dev/null 2>&1 || true")
+
+
+def save_restore_and_clone(host, snapshot, ticks):
+    vm = run_small(
+        host, NETWORKED, "--net", "user", "--net", "tap=old0,address=10.77.0.2/24",
+        "-p", "8090:80", memory="192M", kernel="kernel-6.12-cloud/vmlinux",
+        initramfs="small/initramfs-kernel-6.12-cloud",
+    )  # fmt: skip
+    vm.expect("SERVING=1", 240)
+    before = who(host, 8090)
+    no_snapshot_without_room(host, vm)
+    restored_networks(host, vm, snapshot, before, ticks)
+    cloned_networks(host, snapshot, before)
+    masu(host, "snapshot", "rm", snapshot)
 
 
 def no_snapshot_without_room(host, vm):

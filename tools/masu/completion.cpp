@@ -12,22 +12,29 @@ namespace masu::cli {
 namespace {
 
 // What comes after an option, or where a command's plain argument stands.
-enum class ValueKind {
-    None,
-    Anything,
-    File,
-    Vm,
-    Image,
-    Group,
-    Network,
-    PrefixList,
-    Snapshot,
-    Words
+enum class ValueKind { None, Anything, File, Name, Words };
+
+// Names that a command of ours lists.
+struct NameSource {
+    const char* type;      // as options and arguments call their value
+    const char* label;     // what zsh calls one
+    const char* function;  // zsh's, that offers them
+    const char* command;
+    bool or_file = false;  // a file will do as well
+};
+constexpr NameSource name_sources[] = {
+    {vm_value, "vm", "_masu_vms", "masu ps -a --names 2>/dev/null"},
+    {image_value, "image", "_masu_images", "masu image ls --names 2>/dev/null", true},
+    {group_value, "group", "_masu_groups", "masu sg ls --names 2>/dev/null"},
+    {network_value, "network", "_masu_networks", "masu net ls --names 2>/dev/null"},
+    {prefix_list_value, "list", "_masu_prefix_lists", "masu prefix-list ls --names 2>/dev/null"},
+    {snapshot_value, "snapshot", "_masu_snapshots", "masu snapshot ls --names 2>/dev/null"},
 };
 
 struct Value {
     ValueKind kind = ValueKind::None;
     std::vector<std::string> words;
+    const NameSource* names = nullptr;  // of kind Name
 };
 
 struct OptionFacts {
@@ -48,18 +55,9 @@ Value value_of(const CLI::Option& option) {
     if (option.get_items_expected_max() == 0)
         return {};
     const auto type = option.get_type_name();
-    if (type == vm_value)
-        return {ValueKind::Vm, {}};
-    if (type == image_value)
-        return {ValueKind::Image, {}};
-    if (type == group_value)
-        return {ValueKind::Group, {}};
-    if (type == network_value)
-        return {ValueKind::Network, {}};
-    if (type == prefix_list_value)
-        return {ValueKind::PrefixList, {}};
-    if (type == snapshot_value)
-        return {ValueKind::Snapshot, {}};
+    for (const auto& source : name_sources)
+        if (type == source.type)
+            return {ValueKind::Name, {}, &source};
     if (type.starts_with(file_value))
         return {ValueKind::File, {}};
     if (type.find('|') == std::string::npos)
@@ -122,13 +120,6 @@ std::string quoted(const std::string& text) {
     return safe + "'";
 }
 
-constexpr const char* vms_command = "masu ps -a --names 2>/dev/null";
-constexpr const char* images_command = "masu image ls --names 2>/dev/null";
-constexpr const char* groups_command = "masu sg ls --names 2>/dev/null";
-constexpr const char* networks_command = "masu net ls --names 2>/dev/null";
-constexpr const char* prefix_lists_command = "masu prefix-list ls --names 2>/dev/null";
-constexpr const char* snapshots_command = "masu snapshot ls --names 2>/dev/null";
-
 std::string names_of(const std::vector<CommandFacts>& commands) {
     std::vector<std::string> names;
     for (const auto& command : commands)
@@ -142,24 +133,10 @@ std::string bash_reply(const Value& value) {
     switch (value.kind) {
         case ValueKind::File:
             return "COMPREPLY=($(compgen -f -- \"$current\")); compopt -o filenames";
-        case ValueKind::Vm:
-            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))", vms_command);
-        case ValueKind::Group:
-            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
-                               groups_command);
-        case ValueKind::Network:
-            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
-                               networks_command);
-        case ValueKind::PrefixList:
-            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
-                               prefix_lists_command);
-        case ValueKind::Snapshot:
-            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"))",
-                               snapshots_command);
-        case ValueKind::Image:  // or a file, for `masu run`
-            return fmt::format(
-                "COMPREPLY=($(compgen -W \"$({})\" -- \"$current\") $(compgen -f -- \"$current\"))",
-                images_command);
+        case ValueKind::Name:
+            return fmt::format("COMPREPLY=($(compgen -W \"$({})\" -- \"$current\"){})",
+                               value.names->command,
+                               value.names->or_file ? " $(compgen -f -- \"$current\")" : "");
         case ValueKind::Words:
             return fmt::format("COMPREPLY=($(compgen -W {} -- \"$current\"))",
                                quoted(join(value.words, " ")));
@@ -231,18 +208,8 @@ std::string zsh_value(const Value& value) {
     switch (value.kind) {
         case ValueKind::File:
             return ":file:_files";
-        case ValueKind::Vm:
-            return ":vm:_masu_vms";
-        case ValueKind::Image:
-            return ":image:_masu_images";
-        case ValueKind::Group:
-            return ":group:_masu_groups";
-        case ValueKind::Network:
-            return ":network:_masu_networks";
-        case ValueKind::PrefixList:
-            return ":list:_masu_prefix_lists";
-        case ValueKind::Snapshot:
-            return ":snapshot:_masu_snapshots";
+        case ValueKind::Name:
+            return fmt::format(":{}:{}", value.names->label, value.names->function);
         case ValueKind::Words:
             return ":value:(" + join(value.words, " ") + ")";
         case ValueKind::Anything:
@@ -291,41 +258,15 @@ std::string zsh_commands(const std::vector<CommandFacts>& commands) {
 }
 
 std::string zsh_script(const std::vector<CommandFacts>& commands) {
-    const auto names = fmt::format(
-        "#compdef masu\n"
-        "_masu_vms() {{\n"
-        "  local -a names\n"
-        "  names=(${{(f)\"$({})\"}})\n"
-        "  compadd -a names\n"
-        "}}\n"
-        "_masu_images() {{\n"
-        "  local -a names\n"
-        "  names=(${{(f)\"$({})\"}})\n"
-        "  compadd -a names\n"
-        "  _files\n"
-        "}}\n"
-        "_masu_groups() {{\n"
-        "  local -a names\n"
-        "  names=(${{(f)\"$({})\"}})\n"
-        "  compadd -a names\n"
-        "}}\n"
-        "_masu_networks() {{\n"
-        "  local -a names\n"
-        "  names=(${{(f)\"$({})\"}})\n"
-        "  compadd -a names\n"
-        "}}\n"
-        "_masu_prefix_lists() {{\n"
-        "  local -a names\n"
-        "  names=(${{(f)\"$({})\"}})\n"
-        "  compadd -a names\n"
-        "}}\n"
-        "_masu_snapshots() {{\n"
-        "  local -a names\n"
-        "  names=(${{(f)\"$({})\"}})\n"
-        "  compadd -a names\n"
-        "}}\n",
-        vms_command, images_command, groups_command, networks_command, prefix_lists_command,
-        snapshots_command);
+    std::string names = "#compdef masu\n";
+    for (const auto& source : name_sources)
+        names += fmt::format(
+            "{}() {{\n"
+            "  local -a names\n"
+            "  names=(${{(f)\"$({})\"}})\n"
+            "  compadd -a names\n"
+            "{}}}\n",
+            source.function, source.command, source.or_file ? "  _files\n" : "");
     // Autoloaded, the file is the function's body; sourced, it registers itself.
     return names +
            "_masu() {\n"
@@ -353,18 +294,9 @@ std::string fish_value(const Value& value) {
     switch (value.kind) {
         case ValueKind::File:
             return " -r -F";
-        case ValueKind::Vm:
-            return fmt::format(" -x -a '({})'", vms_command);
-        case ValueKind::Group:
-            return fmt::format(" -x -a '({})'", groups_command);
-        case ValueKind::Network:
-            return fmt::format(" -x -a '({})'", networks_command);
-        case ValueKind::PrefixList:
-            return fmt::format(" -x -a '({})'", prefix_lists_command);
-        case ValueKind::Snapshot:
-            return fmt::format(" -x -a '({})'", snapshots_command);
-        case ValueKind::Image:
-            return fmt::format(" -r -F -a '({})'", images_command);
+        case ValueKind::Name:
+            return fmt::format(" {} -a '({})'", value.names->or_file ? "-r -F" : "-x",
+                               value.names->command);
         case ValueKind::Words:
             return " -x -a " + fish_quoted(join(value.words, " "));
         case ValueKind::Anything:

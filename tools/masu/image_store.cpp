@@ -31,13 +31,6 @@ bool alphanumeric(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
-Result<> sync_folder(const std::string& path) {
-    const Fd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!fd || ::fsync(fd.get()) < 0)
-        return fail_errno(errno, "cannot sync the folder {}", path);
-    return {};
-}
-
 std::unexpected<Error> taken(const std::string& name) {
     return fail(
         "an image named {} exists already; choose another name, or delete it with `masu image rm "

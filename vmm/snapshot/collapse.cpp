@@ -132,9 +132,7 @@ Result<std::uint64_t> collapse(
     if (::rename(unfinished.path.c_str(), whole.c_str()) < 0)
         return fail_errno(errno, "cannot rename {} to {}", unfinished.path, whole);
     unfinished.path.clear();
-    const Fd folder(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!folder || ::fsync(folder.get()) < 0)
-        return fail_errno(errno, "cannot sync folder {}", directory);
+    TRY(sync_folder(directory));
     ::unlink(in(directory, own_pages_name).c_str());
     ::unlink(in(directory, own_memory_name).c_str());
     return static_cast<std::uint64_t>(status.st_blocks) * 512;

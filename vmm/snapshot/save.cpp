@@ -23,18 +23,6 @@ namespace masu::snapshot {
 
 namespace {
 
-std::string folder_of(const std::string& path) {
-    const auto slash = path.rfind('/');
-    return slash == std::string::npos ? "." : path.substr(0, slash + 1);
-}
-
-Result<> sync_folder(const std::string& path) {
-    const Fd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!folder || ::fsync(folder.get()) < 0)
-        return fail_errno(errno, "cannot sync folder {}", path);
-    return {};
-}
-
 std::string_view as_text(const std::vector<std::byte>& bytes) {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
