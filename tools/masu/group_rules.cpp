@@ -15,7 +15,7 @@ namespace {
 namespace json = boost::json;
 
 // A monitor that is loading a kernel or saving a snapshot answers when it is done.
-constexpr int busy_ms = 60'000;
+constexpr int busy_ms = 15'000;
 
 bool contains(const std::vector<std::string>& list, const std::string& text) {
     return std::ranges::find(list, text) != list.end();
