@@ -1,9 +1,11 @@
-// The monitor's services: frames of a hostile guest, up to DHCP options, TCP segments and HTTP.
+// The monitor's services: frames of a hostile guest, up to DHCP and DHCPv6 options, TCP segments
+// and HTTP.
 // Every answer must be a packet that parses, and what waits must stay bounded.
 #include <cstdint>
 
 #include "devices/net/metadata/ec2_tree.hpp"
 #include "devices/net/metadata/service.hpp"
+#include "devices/net/services/dhcpv6.hpp"
 #include "devices/net/services/read_packet.hpp"
 #include "devices/net/services/services.hpp"
 #include "tests/fuzz/input.hpp"
@@ -38,6 +40,19 @@ void drain(Services& services, Nanoseconds now) {
         require(read_packet(frame).has_value());
     }
     require(false);
+}
+
+// A DHCPv6 message in a frame whose lengths and checksums are right.
+Bytes dhcpv6_message(Input& input) {
+    const auto message = input.take_bytes(input.take<std::uint16_t>() % 2048);
+    Bytes frame;
+    write_udp(frame,
+              {.from_mac = {6, 0, 0, 0, 0, 1},
+               .to_mac = {0x33, 0x33, 0, 1, 0, 2},
+               .from = Address::v6(0xfe80'0000'0000'0000, 0x1234),
+               .to = dhcpv6_servers},
+              dhcpv6_client_port, dhcpv6_server_port, message);
+    return frame;
 }
 
 // A TCP segment to the metadata service that gets as far as the responder.
@@ -90,6 +105,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             const auto text =
                 std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
             require(metadata.serve({}, {}, text, now).consumed <= text.size());
+        } else if (kind % 8 == 7) {
+            services.receive(dhcpv6_message(input), now);
         } else {
             const auto frame = input.take_bytes(input.take<std::uint16_t>() % 2048);
             if (services.wants(frame))

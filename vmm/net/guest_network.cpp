@@ -90,7 +90,7 @@ net::InterfaceConfig firewall_config(const net::ServiceConfig& services) {
     if (services.ipv6) {
         config.addresses.push_back(services.ipv6->address);
         // Where nobody else has the prefix, the guest may form any address from it.
-        if (services.ipv6->local_gateway && !services.ipv6->shared_link)
+        if (!services.ipv6->is_single())
             config.delegated.push_back(
                 net::Prefix::canonical(services.ipv6->address, services.ipv6->prefix_length));
         config.router_discovery_on_wire = !services.ipv6->local_gateway;

@@ -20,6 +20,9 @@ constexpr std::uint8_t neighbor_advertisement = 136;
 constexpr std::uint8_t discovery_hop_limit = 255;  // RFC 4861, 6.1, 7.1
 constexpr std::uint32_t router_lifetime = 1800;    // seconds
 constexpr std::uint32_t prefix_lifetime = 0xffffffff;
+// RFC 4861, 4.2: DHCPv6 has an address, and the rest.
+constexpr unsigned managed_address = 0x80;
+constexpr unsigned other_configuration = 0x40;
 constexpr std::size_t largest_echo = 1500;
 const Address all_nodes = Address::v6(0xff02'0000'0000'0000, 1);
 constexpr MacAddress all_nodes_mac{0x33, 0x33, 0, 0, 0, 1};
@@ -32,6 +35,11 @@ bool ServiceConfig::is_local(const Address& address) const noexcept {
     if (ipv4 && ipv4->local_gateway && ipv4->gateway == address)
         return true;
     return ipv6 && ipv6->local_gateway && ipv6->gateway == address;
+}
+
+bool ServiceConfig::is_refused(const Address& address) const noexcept {
+    return ipv6 && ipv6->is_single() && address.family == Family::V6 && address != ipv6->address &&
+           !address.is_link_local_v6();
 }
 
 bool answer_arp(const ServiceConfig& config, const Packet& packet, Bytes& out) {
@@ -65,14 +73,14 @@ void write_router_advertisement(const ServiceConfig& config, const Address& to,
         .u8(0)
         .u16(0)
         .u8(64)
-        .u8(0)
+        .u8(managed_address | other_configuration)
         .u16(network.shared_link ? 0 : router_lifetime);
     writer.u32(0).u32(0);
     writer.u8(1).u8(1).mac(service_mac);  // source link-layer address
     if (config.mtu)
         writer.u8(5).u8(1).u16(0).u32(*config.mtu);
     const auto prefix = Prefix::canonical(network.address, network.prefix_length);
-    // On-link and autonomous: the guest forms its address by itself.
+    // On-link and autonomous: a guest without DHCPv6 forms its address by itself, from its MAC.
     writer.u8(3).u8(4).u8(network.prefix_length).u8(0xc0);
     writer.u32(prefix_lifetime).u32(prefix_lifetime).u32(0).address(prefix.address);
     if (!network.dns.empty()) {
@@ -90,6 +98,17 @@ void write_router_advertisement(const ServiceConfig& config, const Address& to,
                  protocol_icmpv6, message, 2);
 }
 
+// One from :: asks whether the address is free (RFC 4862, 5.4.3). Ours is not; nor is one whose
+// packets the firewall would drop, so that the guest goes on to the address it was given.
+bool asks_for_neighbor(const ServiceConfig& config, const Packet& packet) noexcept {
+    if (packet.kind != Packet::Kind::Ip || !packet.is_ndp ||
+        packet.tuple.icmp_type() != neighbor_solicitation)
+        return false;
+    const auto& target = packet.ndp.target;
+    return config.is_local(target) ||
+           (packet.tuple.source.is_unspecified() && config.is_refused(target));
+}
+
 bool answer_discovery(const ServiceConfig& config, const Packet& packet, Bytes& out) {
     if (packet.kind != Packet::Kind::Ip || !packet.is_ndp ||
         packet.hop_limit != discovery_hop_limit)
@@ -103,8 +122,7 @@ bool answer_discovery(const ServiceConfig& config, const Packet& packet, Bytes& 
                                    to_all ? all_nodes_mac : packet.source_mac, out);
         return true;
     }
-    // One from :: asks whether the address is free (RFC 4862, 5.4.3); ours is not, so it is told.
-    if (type != neighbor_solicitation || !config.is_local(packet.ndp.target))
+    if (!asks_for_neighbor(config, packet))
         return false;
     const bool duplicate_check = packet.tuple.source.is_unspecified();
     const bool router = config.ipv6 && config.ipv6->gateway == packet.ndp.target;

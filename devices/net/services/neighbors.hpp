@@ -13,6 +13,8 @@ namespace masu::net {
 // Each puts a whole frame into `out`, or returns false when there is nothing to answer. `packet` is
 // what the frame was parsed into.
 [[nodiscard]] bool answer_arp(const ServiceConfig& config, const Packet& packet, Bytes& out);
+// Whether it is a neighbour solicitation that the services answer.
+[[nodiscard]] bool asks_for_neighbor(const ServiceConfig& config, const Packet& packet) noexcept;
 // Neighbour and router solicitations.
 [[nodiscard]] bool answer_discovery(const ServiceConfig& config, const Packet& packet, Bytes& out);
 // Echo requests, ICMP and ICMPv6.

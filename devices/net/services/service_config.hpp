@@ -28,6 +28,12 @@ struct Ipv6Network {
     bool local_gateway = false;      // the services send its router advertisements
     bool shared_link = false;        // others have addresses of the prefix too; no default router
     std::vector<Address> dns;
+
+    // Whether `address` is the only one that the guest may use beside link-local ones; else it may
+    // form others of the prefix.
+    [[nodiscard]] constexpr bool is_single() const noexcept {
+        return shared_link || !local_gateway;
+    }
 };
 
 struct ServiceConfig {
@@ -35,11 +41,13 @@ struct ServiceConfig {
     std::optional<std::uint16_t> mtu;
     std::optional<std::string> hostname;
     std::optional<Ipv4Network> ipv4;  // DHCP is answered
-    std::optional<Ipv6Network> ipv6;
-    std::vector<Address> metadata;  // where the metadata service listens, on TCP port 80
+    std::optional<Ipv6Network> ipv6;  // DHCPv6 is answered
+    std::vector<Address> metadata;    // where the metadata service listens, on TCP port 80
 
     // Whether the services own this address: the metadata service's, and a local gateway's.
     [[nodiscard]] bool is_local(const Address& address) const noexcept;
+    // Whether the guest, which looks if nobody has this address, must not take it.
+    [[nodiscard]] bool is_refused(const Address& address) const noexcept;
 };
 
 }  // namespace masu::net

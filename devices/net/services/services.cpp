@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "devices/net/services/dhcp.hpp"
+#include "devices/net/services/dhcpv6.hpp"
 #include "devices/net/services/neighbors.hpp"
 #include "devices/net/services/read_packet.hpp"
 
@@ -13,9 +14,17 @@ namespace {
 constexpr std::uint16_t http_port = 80;
 constexpr std::uint8_t router_solicitation = 133;
 constexpr std::uint8_t router_advertisement = 134;
-constexpr std::uint8_t neighbor_solicitation = 135;
 constexpr std::uint8_t neighbor_advertisement = 136;
 constexpr std::size_t udp_header_size = 8;
+
+std::optional<std::span<const std::byte>> udp_payload(const Packet& packet,
+                                                      std::span<const std::byte> frame) {
+    const std::size_t begin = std::size_t{packet.transport_offset} + udp_header_size;
+    const std::size_t end = std::size_t{packet.network_offset} + packet.ip_length;
+    if (begin > end || end > frame.size())
+        return std::nullopt;
+    return frame.subspan(begin, end - begin);
+}
 
 }  // namespace
 
@@ -32,13 +41,20 @@ bool Services::serves_dhcp(const Packet& packet) const noexcept {
            tuple.source_port == dhcp_client_port && tuple.destination_port == dhcp_server_port;
 }
 
+bool Services::serves_dhcpv6(const Packet& packet) const noexcept {
+    const auto& tuple = packet.tuple;
+    return config_.ipv6 && packet.kind == Packet::Kind::Ip && tuple.protocol == protocol::udp &&
+           !packet.is_fragment && tuple.source_port == dhcpv6_client_port &&
+           tuple.destination_port == dhcpv6_server_port && tuple.destination == dhcpv6_servers &&
+           tuple.source.is_link_local_v6() && packet.source_mac == config_.guest_mac;
+}
+
 bool Services::serves_discovery(const Packet& packet) const noexcept {
     if (packet.kind != Packet::Kind::Ip || !packet.is_ndp)
         return false;
-    const auto type = packet.tuple.icmp_type();
-    if (type == router_solicitation)
+    if (packet.tuple.icmp_type() == router_solicitation)
         return config_.ipv6 && config_.ipv6->local_gateway;
-    return type == neighbor_solicitation && config_.is_local(packet.ndp.target);
+    return asks_for_neighbor(config_, packet);
 }
 
 bool Services::wants(std::span<const std::byte> headers) const noexcept {
@@ -50,7 +66,7 @@ bool Services::wants(std::span<const std::byte> headers) const noexcept {
         return false;
     if (packet->kind == Packet::Kind::Arp)
         return !packet->arp.is_reply && config_.is_local(packet->arp.target);
-    return serves_dhcp(*packet) || serves_discovery(*packet) ||
+    return serves_dhcp(*packet) || serves_dhcpv6(*packet) || serves_discovery(*packet) ||
            config_.is_local(packet->tuple.destination);
 }
 
@@ -65,6 +81,9 @@ bool Services::impersonates(std::span<const std::byte> headers) const noexcept {
         return true;
     if (config_.ipv4 && tuple.protocol == protocol::udp && tuple.source_port == dhcp_server_port &&
         tuple.destination_port == dhcp_client_port)
+        return true;
+    if (config_.ipv6 && tuple.protocol == protocol::udp &&
+        tuple.source_port == dhcpv6_server_port && tuple.destination_port == dhcpv6_client_port)
         return true;
     if (!packet->is_ndp)
         return false;
@@ -82,10 +101,11 @@ void Services::receive(std::span<const std::byte> frame, Nanoseconds now) {
     if (packet->kind == Packet::Kind::Arp) {
         answered = answer_arp(config_, *packet, answer);
     } else if (serves_dhcp(*packet)) {
-        const std::size_t begin = std::size_t{packet->transport_offset} + udp_header_size;
-        const std::size_t end = std::size_t{packet->network_offset} + packet->ip_length;
-        if (begin <= end && end <= frame.size())
-            answered = answer_dhcp(config_, frame.subspan(begin, end - begin), answer);
+        if (const auto message = udp_payload(*packet, frame))
+            answered = answer_dhcp(config_, *message, answer);
+    } else if (serves_dhcpv6(*packet)) {
+        if (const auto message = udp_payload(*packet, frame))
+            answered = answer_dhcpv6(config_, packet->tuple.source, *message, answer);
     } else if (serves_discovery(*packet)) {
         answered = answer_discovery(config_, *packet, answer);
     } else if (packet->tuple.protocol == protocol::tcp &&

@@ -1,5 +1,5 @@
-// Everything the monitor answers on one interface: DHCP, ARP, neighbour and router discovery, ping
-// of the gateway, and TCP port 80 of the metadata addresses.
+// Everything the monitor answers on one interface: DHCP and DHCPv6, ARP, neighbour and router
+// discovery, ping of the gateway, and TCP port 80 of the metadata addresses.
 #pragma once
 
 #include <deque>
@@ -34,6 +34,7 @@ class Services final : public GuestServices {
 
   private:
     [[nodiscard]] bool serves_dhcp(const Packet& packet) const noexcept;
+    [[nodiscard]] bool serves_dhcpv6(const Packet& packet) const noexcept;
     [[nodiscard]] bool serves_discovery(const Packet& packet) const noexcept;
 
     const ServiceConfig config_;

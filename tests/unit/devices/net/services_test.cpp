@@ -229,6 +229,7 @@ TEST_CASE("router and neighbour solicitations are answered") {
     CHECK(packet->tuple.icmp_type() == 134);
     CHECK(packet->tuple.source == gateway6);
     CHECK(packet->hop_limit == 255);
+    CHECK(get8(&answers[0][packet->transport_offset + 5U]) == 0xc0);   // managed, other
     CHECK(get16(&answers[0][packet->transport_offset + 6U]) == 1800);  // router lifetime
     auto config = sample();
     config.ipv6->shared_link = true;
