@@ -205,13 +205,16 @@ Result<> check(const InstanceMetadataConfig& metadata, const VmConfig& vm) {
         return fail(
             "instance-metadata: instance_id '{}' must be i- and up to 40 letters and digits",
             instance.instance_id.substr(0, 64));
+    if (!net::is_account_id(instance.account_id))
+        return fail("instance-metadata: account_id '{}' must be 12 digits",
+                    instance.account_id.substr(0, 64));
     if (instance.user_data && instance.user_data->size() > max_user_data)
         return fail("instance-metadata: user_data has {} bytes, but may have {} at most",
                     instance.user_data->size(), max_user_data);
     if (instance.role.has_value() != instance.role_credentials.has_value())
         return fail("instance-metadata: an IAM role and its credentials go together");
-    for (const auto* text : {&instance.instance_type, &instance.image_id, &instance.account_id,
-                             &instance.region, &instance.availability_zone, &instance.hostname})
+    for (const auto* text : {&instance.instance_type, &instance.image_id, &instance.region,
+                             &instance.availability_zone, &instance.hostname})
         if (text->size() > 128 || !std::ranges::all_of(*text, is_printable))
             return fail("instance-metadata: '{}' is too long, or not printable ASCII",
                         text->substr(0, 64));

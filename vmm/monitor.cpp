@@ -136,10 +136,16 @@ Result<VmmReply> Monitor::carry_out(const action::GetFirewall& action) {
 
 Result<VmmReply> Monitor::carry_out(const action::SetFlowLog& action) {
     auto* interface = TRY(network_.require(action.iface_id));
-    TRY(interface->set_flow_log(action.config, {.loop = services_.loop,
-                                                .log = log_,
-                                                .metrics = services_.metrics,
-                                                .clock = services_.clock}));
+    auto config = action.config;
+    if (vm_.metadata) {
+        const auto& instance = vm_.metadata->instance;
+        config.account_id = config.account_id.value_or(instance.account_id);
+        config.instance_id = instance.instance_id;
+    }
+    TRY(interface->set_flow_log(config, {.loop = services_.loop,
+                                         .log = log_,
+                                         .metrics = services_.metrics,
+                                         .clock = services_.clock}));
     return Done{};
 }
 

@@ -211,6 +211,8 @@ Result<> start_flow_logs(const VmRecord& record, const VmFolder& folder,
             request["format"] = options.format;
         if (options.interval)
             request["interval"] = *options.interval;
+        if (!record.account_id.empty())
+            request["account_id"] = record.account_id;
         TRY(client.put("/network-interfaces/" + id + "/flow-log", request));
     }
     return {};

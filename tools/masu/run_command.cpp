@@ -346,6 +346,11 @@ void add_network_options(CLI::App& command, NetworkOptions& options) {
                "Metadata service at 169.254.169.254: with session tokens only (v2, the default), "
                "also without (v1), or none");
     command
+        .add_option("--account-id", options.account_id,
+                    "The account that the VM is said to be of, in its identity document and its "
+                    "flow logs: 12 digits")
+        ->type_name("ID");
+    command
         .add_option("--user-data", options.user_data,
                     "What cloud-init in the guest runs at the first boot (16 KiB at most)")
         ->type_name(file_value);

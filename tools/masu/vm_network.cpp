@@ -8,6 +8,7 @@
 #include "base/atomic_file.hpp"
 #include "base/base64.hpp"
 #include "base/bytes.hpp"
+#include "devices/net/metadata/instance.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/host_file.hpp"
 #include "tools/masu/network_join.hpp"
@@ -59,6 +60,8 @@ boost::json::object metadata_request(const VmRecord& record, const GuestMetadata
                                 {"pending_time", rfc3339(record.created)}};
     if (!record.type.empty())
         request["instance_type"] = record.type;
+    if (!record.account_id.empty())
+        request["account_id"] = record.account_id;
     if (!metadata.user_data.empty())
         request["user_data"] = encode_base64(metadata.user_data);
     return request;
@@ -112,6 +115,10 @@ Result<> choose_networks(const NetworkOptions& options, VmRecord& record) {
     }
     if (options.nets.empty() && find_passt())
         record.nets.push_back({.kind = NetOption::Kind::User});
+    if (!options.account_id.empty() && !net::is_account_id(options.account_id))
+        return fail("--account-id {}: an account's id is 12 digits, such as 123456789012",
+                    options.account_id);
+    record.account_id = options.account_id;
     const auto users = std::ranges::count(record.nets, NetOption::Kind::User, &NetOption::kind);
     if (users > 1)
         return fail("--net user is given twice; a VM can have one of them");

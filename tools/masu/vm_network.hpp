@@ -18,6 +18,7 @@ struct NetworkOptions {
     std::vector<std::string> nets;      // --net
     std::vector<std::string> ports;     // -p
     std::string imds = "v2";            // --imds: v2, v1 or off
+    std::string account_id;             // --account-id: 12 digits, or empty
     std::string user_data;              // --user-data: a file
     std::vector<std::string> ssh_keys;  // --ssh-key: files of public keys
 };

@@ -54,6 +54,7 @@ VmRecord record_from(const boost::json::object& object) {
             record.security_groups.emplace_back(id.as_string());
     if (const auto* firewall = object.if_contains("firewall"))
         record.firewall = firewall_settings_from_json(firewall->as_object());
+    record.account_id = scalar_at(object, "account_id");
     record.transport = text_at(object, "transport");
     record.reboot = object.at("reboot").as_bool();
     record.remove = object.at("remove").as_bool();
@@ -107,6 +108,8 @@ boost::json::object to_json(const VmRecord& record) {
     object["firewall"] = to_json(record.firewall);
     if (record.initrd)
         object["initrd"] = *record.initrd;
+    if (!record.account_id.empty())
+        object["account_id"] = record.account_id;
     if (!record.image.empty())
         object["image"] = record.image;
     if (!record.snapshot.empty())

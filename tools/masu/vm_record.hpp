@@ -35,6 +35,7 @@ struct VmRecord {
     std::vector<PublishedPort> ports;
     std::vector<std::string> security_groups;  // ids
     FirewallSettings firewall;
+    std::string account_id;  // in metadata and flow logs; empty: none was given
     std::string transport = "pci";
     bool reboot = true;   // a guest's reboot starts it again
     bool remove = false;  // --rm

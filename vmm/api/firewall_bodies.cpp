@@ -23,6 +23,7 @@ Result<action::SetFlowLog> read_flow_log(JsonObject& body, std::string iface_id)
     config.format = body.string("format").value_or(config.format);
     config.interval = static_cast<std::uint32_t>(
         body.integer("interval", longest_interval).value_or(config.interval));
+    config.account_id = body.string("account_id");
     TRY(body.finish());
     return flow_log;
 }

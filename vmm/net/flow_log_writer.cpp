@@ -5,6 +5,8 @@
 
 #include <cerrno>
 
+#include "devices/net/metadata/instance.hpp"
+
 namespace masu {
 namespace {
 
@@ -21,6 +23,9 @@ Result<> check(const FlowLogConfig& config) {
                     longest_interval);
     if (auto format = net::FlowLogFormat::parse(config.format); !format)
         return std::unexpected(format.error());
+    if (config.account_id && !net::is_account_id(*config.account_id))
+        return fail("flow log: the account id \"{}\" must be 12 digits",
+                    config.account_id->substr(0, 64));
     return {};
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/clock.hpp"
@@ -20,6 +21,9 @@ struct FlowLogConfig {
     std::string path;
     std::string format = std::string(net::FlowLogFormat::version2);
     std::uint32_t interval = 60;  // seconds of a window, 1 to 600
+    // What lines say of the instance; absent: what its metadata says, if it has any.
+    std::optional<std::string> account_id;
+    std::optional<std::string> instance_id;  // never by the API
     bool operator==(const FlowLogConfig&) const = default;
 };
 [[nodiscard]] Result<> check(const FlowLogConfig& config);

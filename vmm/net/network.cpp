@@ -167,6 +167,8 @@ Result<> NetworkInterface::set_flow_log(const FlowLogConfig& config, const Netwo
                     config_.iface_id);
     net::FlowLogIdentity identity;
     identity.interface_id = config_.iface_id;
+    identity.account_id = config.account_id.value_or("");
+    identity.instance_id = config.instance_id.value_or("");
     if (!firewall_config_.addresses.empty())
         identity.primary = firewall_config_.addresses.front();
     // The old one writes its rest before the new one opens the file.

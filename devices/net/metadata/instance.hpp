@@ -1,14 +1,22 @@
 // What the metadata service tells about an instance.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "devices/net/firewall/address.hpp"
 
 namespace masu::net {
+
+// 12 digits, as AWS has them.
+[[nodiscard]] constexpr bool is_account_id(std::string_view text) noexcept {
+    return text.size() == 12 &&
+           std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
+}
 
 struct InstanceMetadata {
     struct PublicKey {

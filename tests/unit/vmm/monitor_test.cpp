@@ -8,12 +8,13 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
-#include "vmm/net/guest_network.hpp"
 #include "devices/net/firewall/compiled_rules.hpp"
 #include "tests/unit/devices/net/fake_network.hpp"
+#include "vmm/net/guest_network.hpp"
 
 using namespace masu;
 
@@ -575,6 +576,41 @@ TEST_CASE("metadata: where it may be set, and by which of the two ways") {
     }
 }
 
+TEST_CASE("flow logs show the account and instance of the metadata, or the account they are told") {
+    Bench bench;
+    std::vector<Fd> others;
+    auto interface = on_socket("eth0", others);
+    interface.firewall = true;
+    REQUIRE(bench.apply(action::SetNetworkInterface{interface}));
+    const auto path = (std::filesystem::temp_directory_path() /
+                       ("masu-account-test-" + std::to_string(::getpid())))
+                          .string();
+    // A log that is replaced writes what its window holds.
+    FlowLogConfig log{.path = path, .format = "${account-id} ${instance-id} ${log-status}"};
+    const auto last_line = [&] {
+        REQUIRE(bench.apply(action::SetFlowLog{.iface_id = "eth0", .config = log}));
+        std::ifstream file(path);
+        std::string line;
+        for (std::string next; std::getline(file, next);)
+            line = next;
+        return line;
+    };
+    CHECK(last_line().empty());
+    CHECK(last_line() == "- - NODATA");
+    InstanceMetadataConfig metadata{.network_interfaces = {"eth0"}};
+    metadata.instance.instance_id = "i-1";
+    metadata.instance.hostname = "web";
+    metadata.instance.account_id = "123456789012";
+    REQUIRE(bench.apply(action::SetInstanceMetadata{metadata}));
+    CHECK(last_line() == "- - NODATA");
+    log.account_id = "999999999999";
+    CHECK(last_line() == "123456789012 i-1 NODATA");
+    CHECK(last_line() == "999999999999 i-1 NODATA");
+    log.account_id = "12 4";
+    CHECK_FALSE(bench.apply(action::SetFlowLog{.iface_id = "eth0", .config = log}));
+    std::filesystem::remove(path);
+}
+
 TEST_CASE("bad instance metadata is refused") {
     Bench bench;
     std::vector<Fd> others;
@@ -595,6 +631,10 @@ TEST_CASE("bad instance metadata is refused") {
     CHECK(refused([](auto& m) { m.instance.user_data = std::string(16385, 'x'); }));
     CHECK(refused([](auto& m) { m.instance.role = "r"; }));
     CHECK(refused([](auto& m) { m.instance.hostname = "a\nb"; }));
+    for (const auto* id : {"", "12345678901", "1234567890123", "12345678901x", "123456 89012"}) {
+        CAPTURE(id);
+        CHECK(refused([&](auto& m) { m.instance.account_id = id; }));
+    }
 }
 
 TEST_CASE("a guest network must hold together") {

@@ -730,9 +730,21 @@ class SecurityGroups(CliTest):
         config = json.loads(self.masu("inspect", "w", "--output", "json").stdout)["config"]
         log = config["network-interfaces/net0/flow-log"]
         self.assertEqual((log["format"], log["interval"]), ("${srcaddr} ${action}", 10))
+        self.assertNotIn("account_id", log)
         result = self.masu("run", "--kernel", self.kernel("echo"), "--log-format", "${colour}", "-d")
         self.assertEqual(result.returncode, 1)
         self.assertIn(b'--log-format: flow log format: "${colour}" is no field', result.stderr)
+
+    def test_the_account_is_told_to_metadata_and_flow_logs(self):
+        self.run_detached("w", "interface net0 10.0.0.5/20", "echo",
+                          options=("--net", "tap=t0,address=10.0.0.5/20", "--flow-logs",
+                                   "--account-id", "123456789012"))
+        report = json.loads(self.masu("inspect", "w", "--output", "json").stdout)
+        for path in ("network-interfaces/net0/flow-log", "instance-metadata"):
+            self.assertEqual(report["config"][path]["account_id"], "123456789012")
+        result = self.masu("run", "--kernel", self.kernel("echo"), "--account-id", "12 4", "-d")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b"--account-id 12 4: an account's id is 12 digits", result.stderr)
 
     def test_flow_logs(self):
         self.run_detached("w", "interface net0 10.0.0.5/20", "echo", options=("--flow-logs",))

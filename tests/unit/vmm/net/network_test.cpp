@@ -102,14 +102,18 @@ TEST_CASE("a window of the flow log ends when its time is up, with and without p
     const auto path = (std::filesystem::temp_directory_path() /
                        ("masu-network-test-" + std::to_string(::getpid())))
                           .string();
-    REQUIRE(rig.interface->set_flow_log(
-        {.path = path, .format = "${srcport} ${action} ${log-status}", .interval = 1}, rig.host()));
+    REQUIRE(
+        rig.interface->set_flow_log({.path = path,
+                                     .format = "${account-id} ${srcport} ${action} ${log-status}",
+                                     .interval = 1,
+                                     .account_id = "123456789012"},
+                                    rig.host()));
     CHECK(rig.judge("tcp I:5000>C:443 S").reason == Reason::NewFlow);
     const auto lines = [&] {
         std::ifstream file(path);
         return std::string(std::istreambuf_iterator<char>(file), {});
     };
     CHECK(rig.run_until([&] { return lines().contains("NODATA"); }));
-    CHECK(lines().starts_with("5000 ACCEPT OK\n- - NODATA\n"));
+    CHECK(lines().starts_with("123456789012 5000 ACCEPT OK\n123456789012 - - NODATA\n"));
     std::filesystem::remove(path);
 }
