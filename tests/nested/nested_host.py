@@ -26,7 +26,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 mkdir -p /dev/shm /dev/pts /dev/net; mount -t tmpfs shm /dev/shm; mount -t devpts devpts /dev/pts
 mount -t tmpfs tmp /tmp; mount -t tmpfs run /run; ip link set lo up
-for m in irqbypass ccp kvm kvm-amd loop tun; do
+for m in irqbypass ccp kvm kvm-amd loop tun llc stp bridge; do
   [ ! -e /modules/$m.ko ] || insmod /modules/$m.ko
 done
 # Before the other CPUs run: see park() in agent.cpp.

@@ -1,16 +1,17 @@
-"""Networks of several VMs on one host, made and used without root."""
+"""Networks of several VMs on one host: of a switch, made and used without root, and of a bridge."""
 
 import json
 import shlex
 
 from guests import Cpio, Vm
-from suite import check, test
+from suite import Skip, check, test
 from test_net import DHCP
 
 # An address by DHCP, the other by router advertisement; then a shell on the console.
 JOB = DHCP + """
 httpd -p 7000 -h /tmp
 echo hello >/tmp/x
+dd if=/dev/zero of=/tmp/large bs=1M count=8 2>/dev/null
 ready() { ip -6 addr show dev eth0 scope global | grep -v tentative | grep -q fd00; }
 for i in $(seq 60); do ! ready || break; sleep 1; done
 echo ADDRESS6=$(ip -6 addr show dev eth0 scope global | grep -o 'fd00[^ ]*')
@@ -20,13 +21,14 @@ sh
 
 
 class Person:
-    """Runs masu as somebody without privileges, where the host can spare them."""
+    """Runs masu as somebody without privileges, where the host can spare them, or as who the tests are."""
 
-    def __init__(self, host):
+    def __init__(self, host, privileged=False):
         self.host = host
         self.state = f"/tmp/person-{host.next_number()}"
         self.prefix = ["env", f"MASU_STATE_DIR={self.state}"]
-        if host.nested:
+        self.mode = None
+        if host.nested and not privileged:
             host.shell(f"mkdir -m 700 {self.state} && chown 65534 {self.state}")
             self.mode = host.shell("stat -c %a /dev/kvm").strip()
             host.shell("chmod 666 /dev/kvm")
@@ -56,7 +58,7 @@ class Person:
         names = self.run("ps", "-a", "--names").output.split()
         if names:
             self.run("rm", "-f", *names)
-        if self.host.nested:
+        if self.mode:
             self.host.shell(f"chmod {self.mode} /dev/kvm")
         self.host.shell(f"rm -rf {self.state}")
 
@@ -151,3 +153,60 @@ def talk(host, person):
     person.masu("net", "rm", "lab")
     processes = host.shell("ps -o pid,comm,args")
     check("net-switch" not in processes, f"the switch outlived its VMs:\n{processes}")
+
+
+@test(cost=35)
+def vms_on_a_bridge_send_large_segments_as_their_groups_admit(host):
+    person = Person(host, privileged=True)
+    try:
+        talk_over_a_bridge(host, person)
+    finally:
+        person.leave()
+
+
+def talk_over_a_bridge(host, person):
+    made = person.run("net", "create", "lab", "--driver", "bridge", "--subnet", "10.1.0.0/24", "--subnet6", "fd00:1::/64")
+    if made.status != 0 and not host.nested:
+        raise Skip(made.errors.strip())
+    check(made.status == 0, made.errors)
+    for group in ("one", "two"):
+        person.masu("sg", "create", group, "--description", group)
+    for group, peer in (("one", "two"), ("two", "one")):
+        person.masu("sg", "authorize", group, "--protocol", "tcp", "--port", "7000", "--source-group", peer)
+    person.masu("sg", "authorize", "one", "--protocol", "icmp", "--source-group", "two")
+    vms = {}
+    for name in ("one", "two"):
+        vms[name] = person.start(name, "--security-group", name)
+        vms[name].expect("^READY=1", 240)
+    leases = {m["vm"]: m for m in person.network()["vms"]}
+    one, two = vms["one"], vms["two"]
+    one.must_reach(leases["two"]["address6"])
+
+    # Much data, both ways, in fewer and larger pieces than the MTU of 1500 has room for.
+    for vm, other in ((one, "two"), (two, "one")):
+        request = r"printf 'GET /large HTTP/1.0\r\n\r\n'"
+        got = vm.command(f"{request} | nc {leases[other]['address']} 7000 | wc -c", 240)
+        check(int(got.split()[-1]) > 8 << 20, f"{vm.name} got {got}")
+    for member in person.network()["vms"]:
+        check(member["received_bytes"] / member["received_frames"] > 2000, f"no large segments: {member}")
+
+    # Nobody is answered in another's name.
+    ping = f"ping -c 1 -W 5 {leases['one']['address']}"
+    check("bytes from" in two.command(ping), "no answer to the member's ping")
+    forged = two.command(f"ip addr add 10.1.0.77/32 dev eth0; {ping} -I 10.1.0.77 | grep -c 'bytes from' || true")
+    check(forged.strip().endswith("0"), f"a forged address was answered: {forged}")
+    person.masu("sg", "revoke", "one", "--protocol", "tcp", "--port", "7000", "--source-group", "two")
+    two.must_not_reach(leases["one"]["address"])
+
+    # The kernel carries on without the process that made the bridge, and keeps nothing of it after the VMs.
+    if host.nested:
+        host.shell("kill -9 $(ps -o pid,args | awk '/[n]et-switch/ { print $1 }')")
+        one.must_reach(leases["two"]["address"])
+    for vm in (one, two):
+        vm.type("exit\n")
+        check(vm.wait(120) == 0, vm.program.tail())
+    person.masu("net", "rm", "lab")
+    if host.nested:
+        spaces = host.shell("for i in $(seq 50); do n=$(readlink /proc/[0-9]*/ns/net | sort -u | wc -l);"
+                            " [ $n != 1 ] || break; sleep 0.1; done; echo $n; ps -o args")  # fmt: skip
+        check(spaces.startswith("1\n"), f"a network namespace is left: {spaces}")

@@ -97,7 +97,7 @@ void default_signals() {
 
 // In the child. Only async-signal-safe calls from here to exec.
 [[noreturn]] void become_monitor(char* const* arguments, int null, int log, int lock, int ready,
-                                 std::span<const Fd> inherited) {
+                                 std::span<const int> inherited) {
     ::setsid();
     default_signals();
     ::dup2(null, STDIN_FILENO);
@@ -107,9 +107,8 @@ void default_signals() {
     ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     ::fcntl(lock, F_SETFD, 0);
     ::fcntl(ready, F_SETFD, 0);
-    for (const auto& fd : inherited)
-        if (fd)
-            ::fcntl(fd.get(), F_SETFD, 0);
+    for (const int number : inherited)
+        ::fcntl(number, F_SETFD, 0);
     if (::chdir("/") == 0)
         ::execv(arguments[0], arguments);
     constexpr std::string_view message = "cannot be executed\n";
@@ -200,7 +199,7 @@ Result<> MonitorProcess::kill() const {
 }
 
 Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& folder, const Fd& lock,
-                                     const std::string& log_level, std::span<const Fd> inherited) {
+                                     const std::string& log_level, std::span<const int> inherited) {
     const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     const Fd log(
         ::open(folder.monitor_log().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));

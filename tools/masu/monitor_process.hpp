@@ -33,7 +33,7 @@ struct MonitorProcess {
 // is what the monitor said when it gave up.
 [[nodiscard]] Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& folder,
                                                    const Fd& lock, const std::string& log_level,
-                                                   std::span<const Fd> inherited);
+                                                   std::span<const int> inherited);
 
 // The running monitor of a VM; nothing when it is dead.
 [[nodiscard]] Result<std::optional<MonitorProcess>> running_monitor(const VmFolder& folder,

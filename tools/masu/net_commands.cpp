@@ -5,6 +5,7 @@
 
 #include <boost/json.hpp>
 
+#include "tools/masu/bridge.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/json_output.hpp"
 #include "tools/masu/network_store.hpp"
@@ -18,7 +19,9 @@ namespace {
 namespace json = boost::json;
 
 // What passt's framing carries as one frame: without segmentation offload, larger is faster.
-constexpr std::uint64_t default_mtu = 65520;
+constexpr std::uint64_t largest_mtu = 65520;
+// With segmentation offload it is what others have.
+constexpr std::uint64_t bridge_mtu = 1500;
 
 void print(const std::string& text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
@@ -44,7 +47,14 @@ json::object shown(const NetworkRecord& network) {
     return object;
 }
 
-Result<int> create(const NetworkRequest& request) {
+Result<int> create(NetworkRequest request, const std::string& driver) {
+    if (driver == to_string(NetworkRecord::Driver::Bridge)) {
+        request.driver = NetworkRecord::Driver::Bridge;
+        if (const auto possible = Bridge::probe(); !possible)
+            return in_context("--driver bridge", possible.error());
+    }
+    if (request.mtu == 0)
+        request.mtu = request.driver == NetworkRecord::Driver::Bridge ? bridge_mtu : largest_mtu;
     const auto networks = TRY(open_networks());
     const auto network = TRY(networks.create(request));
     print(network.id + "\n");
@@ -55,14 +65,15 @@ Result<int> list(OutputFormat format, bool names) {
     const auto store = TRY(open_networks());
     const auto networks = TRY(store.all());
     json::array array;
-    auto table = fmt::format("{:<16} {:<18} {:<24} {:>4}  {}\n", "NAME", "SUBNET", "SUBNET6", "VMS",
-                             "CREATED");
+    auto table = fmt::format("{:<16} {:<6} {:<18} {:<24} {:>4}  {}\n", "NAME", "DRIVER", "SUBNET",
+                             "SUBNET6", "VMS", "CREATED");
     std::string all_names;
     for (const auto& network : networks) {
         all_names += network.name + "\n";
-        table += fmt::format("{:<16} {:<18} {:<24} {:>4}  {} ago\n", network.name,
-                             net::to_string(network.subnet), text_of(network.subnet6),
-                             network.leases.size(), format_age(network.created));
+        table += fmt::format("{:<16} {:<6} {:<18} {:<24} {:>4}  {} ago\n", network.name,
+                             to_string(network.driver), net::to_string(network.subnet),
+                             text_of(network.subnet6), network.leases.size(),
+                             format_age(network.created));
         array.push_back(shown(network));
     }
     if (names)
@@ -116,9 +127,9 @@ Result<int> inspect(const std::string& name, OutputFormat format) {
         print_json(object);
         return 0;
     }
-    print(fmt::format("{} ({})\nsubnet   {}\nsubnet6  {}\nmtu      {}\nvms:\n", network.name,
-                      network.id, net::to_string(network.subnet), text_of(network.subnet6),
-                      network.mtu));
+    print(fmt::format("{} ({})\ndriver   {}\nsubnet   {}\nsubnet6  {}\nmtu      {}\nvms:\n",
+                      network.name, network.id, to_string(network.driver),
+                      net::to_string(network.subnet), text_of(network.subnet6), network.mtu));
     for (const auto& value : members) {
         const auto& member = value.as_object();
         print(fmt::format("  {:<16} {:<15} {} {}\n", plain_text(member.at("vm")),
@@ -150,7 +161,7 @@ Result<int> remove(const std::vector<std::string>& names) {
 void add_create(CLI::App& net, Invocation& invocation) {
     auto* command = net.add_subcommand("create", "Make a network");
     auto request = std::make_shared<NetworkRequest>();
-    request->mtu = default_mtu;
+    auto driver = std::make_shared<std::string>("switch");
     command->add_option("name", request->name, "The network's name")->type_name("NAME")->required();
     command
         ->add_option("--subnet", request->subnet,
@@ -163,18 +174,25 @@ void add_create(CLI::App& net, Invocation& invocation) {
         ->type_name("CIDR");
     command
         ->add_option("--mtu", request->mtu,
-                     fmt::format("Largest packet, in bytes (default {})", default_mtu))
+                     fmt::format("Largest packet, in bytes (default {}; of a bridge {})",
+                                 largest_mtu, bridge_mtu))
         ->type_name("N")
-        ->check(CLI::Range(std::uint64_t{1280}, default_mtu));
+        ->check(CLI::Range(std::uint64_t{1280}, largest_mtu));
+    add_choice(*command, "--driver", *driver, {"switch", "bridge"},
+               "What carries frames from VM to VM: a process of masu's (switch, the default), or a "
+               "bridge of this machine's kernel, with segmentation offload, for root and where "
+               "users may have namespaces");
     command->footer(
         "Prints the network's id. Nothing runs until a VM joins.\n"
         "\n"
         "Examples:\n"
         "  masu net create lab\n"
         "  masu net create lab --subnet 10.1.0.0/24 --subnet6 fd12:3456:789a:1::/64\n"
+        "  masu net create fast --driver bridge --mtu 9001\n"
         "  masu run debian --net network=lab --security-group db --name db -d");
-    command->callback(
-        [&invocation, request] { invocation.run = [request] { return create(*request); }; });
+    command->callback([&invocation, request, driver] {
+        invocation.run = [request, driver] { return create(*request, *driver); };
+    });
 }
 
 void add_look(CLI::App& net, Invocation& invocation) {

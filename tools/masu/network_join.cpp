@@ -5,12 +5,13 @@
 
 namespace masu::cli {
 
-Result<Fd> join_network(const NetworkStore& networks, VmRecord& record, std::size_t index) {
+Result<NetworkPort> join_network(const NetworkStore& networks, VmRecord& record,
+                                 std::size_t index) {
     auto& net = record.nets[index];
     std::optional<net::Address> wanted;
     if (net.address)
         wanted = TRY(net::parse_address(net.address->substr(0, net.address->find('/'))));
-    Fd port;
+    NetworkPort port;
     const auto join = [&](NetworkRecord& network) -> Result<> {
         const auto lease =
             TRY(give_lease(network, wanted, record.name, record.id, fmt::format("net{}", index)));
@@ -19,7 +20,8 @@ Result<Fd> join_network(const NetworkStore& networks, VmRecord& record, std::siz
         if (net.mac && *net.mac != net::to_string(mac))
             return fail("network {} gives {} the MAC {}, but its guest was saved with {}",
                         network.name, record.name, net::to_string(mac), *net.mac);
-        port = TRY(join_switch(networks, network, lease));
+        port.is_tap = network.driver == NetworkRecord::Driver::Bridge;
+        port.descriptors = TRY(join_switch(networks, network, lease, record.cpus));
         net.mac = net::to_string(mac);
         net.address = fmt::format("{}/{}", net::to_string(ipv4), network.subnet.length);
         if (ipv6)

@@ -1,7 +1,8 @@
-// Putting a VM on a network: an address of its own, and a port of the network's switch.
+// Putting a VM on a network: an address of its own, and a port of the network's switch or bridge.
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
@@ -10,11 +11,16 @@
 
 namespace masu::cli {
 
+struct NetworkPort {
+    bool is_tap = false;
+    // For the monitor: its end of a stream with passt's framing, or the queues of a TAP.
+    std::vector<Fd> descriptors;
+};
+
 // Joins the VM's interface `index`, of kind Network; the VM's folder is there and its lock is held,
 // for the lease lasts as long as that. Fills in address, address6, mac and mtu of the interface; an
 // address that is there already is the one wished for.
-// Returns the monitor's end of the port (passt's framing).
-[[nodiscard]] Result<Fd> join_network(const NetworkStore& networks, VmRecord& record,
-                                      std::size_t index);
+[[nodiscard]] Result<NetworkPort> join_network(const NetworkStore& networks, VmRecord& record,
+                                               std::size_t index);
 
 }  // namespace masu::cli

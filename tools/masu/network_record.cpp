@@ -97,6 +97,9 @@ Result<NetworkRecord> record_from(const json::object& object) {
     network.name = text_at(object, "name");
     network.id = text_at(object, "id");
     network.created = object.at("created").to_number<std::int64_t>();
+    const auto* driver = object.if_contains("driver");
+    if (driver != nullptr && driver->as_string() == to_string(NetworkRecord::Driver::Bridge))
+        network.driver = NetworkRecord::Driver::Bridge;
     network.subnet = TRY(parse_subnet(text_at(object, "subnet")));
     if (object.contains("subnet6"))
         network.subnet6 = TRY(parse_subnet6(text_at(object, "subnet6")));
@@ -109,6 +112,10 @@ Result<NetworkRecord> record_from(const json::object& object) {
 }
 
 }  // namespace
+
+std::string_view to_string(NetworkRecord::Driver driver) noexcept {
+    return driver == NetworkRecord::Driver::Bridge ? "bridge" : "switch";
+}
 
 Result<net::Prefix> parse_subnet(std::string_view text) {
     const auto prefix = net::parse_cidr(text);
@@ -192,6 +199,7 @@ json::object to_json(const NetworkRecord& network) {
                         {"name", network.name},
                         {"id", network.id},
                         {"created", network.created},
+                        {"driver", to_string(network.driver)},
                         {"subnet", net::to_string(network.subnet)}};
     if (network.subnet6)
         object["subnet6"] = net::to_string(*network.subnet6);

@@ -24,9 +24,13 @@ struct Lease {
 };
 
 struct NetworkRecord {
+    // Who carries frames from VM to VM: a process of masu's, or a bridge of the host's kernel.
+    enum class Driver : std::uint8_t { Switch, Bridge };
+
     std::string name;
-    std::string id;                      // 16 hex digits
-    std::int64_t created = 0;            // Unix time, seconds
+    std::string id;            // 16 hex digits
+    std::int64_t created = 0;  // Unix time, seconds
+    Driver driver = Driver::Switch;
     net::Prefix subnet;                  // IPv4, /16 to /28
     std::optional<net::Prefix> subnet6;  // IPv6, /64
     std::uint64_t mtu = 0;               // bytes
@@ -34,6 +38,9 @@ struct NetworkRecord {
     std::uint64_t last_given = 0;        // host part of the address given last
     std::vector<Lease> leases;
 };
+
+// "switch" and "bridge".
+[[nodiscard]] std::string_view to_string(NetworkRecord::Driver driver) noexcept;
 
 // IPv4 of the length that a VPC's subnets have, and IPv6 of the one that hosts form addresses in
 // by themselves. Host bits are cleared.

@@ -45,6 +45,7 @@ Result<NetworkRecord> new_network(const NetworkRequest& request,
     network.id = TRY(random_id());
     network.created = std::time(nullptr);
     network.mtu = request.mtu;
+    network.driver = request.driver;
     network.subnet =
         TRY(request.subnet.empty() ? free_subnet(others) : parse_subnet(request.subnet));
     const auto random = TRY(random_bits());

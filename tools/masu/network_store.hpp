@@ -21,6 +21,7 @@ struct NetworkRequest {
     std::string subnet;   // empty: one that is free
     std::string subnet6;  // empty: a random one (RFC 4193); "none"
     std::uint64_t mtu = 0;
+    NetworkRecord::Driver driver = NetworkRecord::Driver::Switch;
 };
 
 class NetworkStore {

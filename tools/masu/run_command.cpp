@@ -190,7 +190,7 @@ boost::json::object boot_source(const VmRecord& record, const RunOptions& option
 }
 
 Result<> configure(const MonitorClient& client, const VmRecord& record, const RunOptions& options,
-                   const std::vector<Fd>& sockets, const GuestMetadata& metadata) {
+                   const std::vector<NetworkPort>& backends, const GuestMetadata& metadata) {
     TRY(client.put("/machine-config",
                    boost::json::object{{"vcpu_count", record.cpus},
                                        {"mem_size_mib", record.memory_mib},
@@ -200,7 +200,7 @@ Result<> configure(const MonitorClient& client, const VmRecord& record, const Ru
         const auto id = fmt::format("disk{}", i);
         TRY(client.put("/drives/" + id, drive_request(record.disks[i], id)));
     }
-    TRY(configure_networks(client, record, sockets, metadata));
+    TRY(configure_networks(client, record, backends, metadata));
     TRY(client.put("/entropy", boost::json::object{}));
     return {};
 }
@@ -213,13 +213,17 @@ struct Started {
 Result<Started> start(VmRecord& record, const VmFolder& folder, Fd& lock,
                       const RunOptions& options) {
     const auto metadata = TRY(read_guest_metadata(options.network));
-    const auto sockets = TRY(start_networks(options.network, record, folder));
-    auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, sockets));
+    const auto backends = TRY(start_networks(options.network, record, folder));
+    std::vector<int> inherited;
+    for (const auto& backend : backends)
+        for (const auto& fd : backend.descriptors)
+            inherited.push_back(fd.get());
+    auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, inherited));
     const auto boot = [&]() -> Result<Fd> {
         record.pid = monitor.pid;
         TRY(folder.write(record));
         const MonitorClient client(record.api_socket(), record.name, start_timeout_ms);
-        TRY(configure(client, record, options, sockets, metadata));
+        TRY(configure(client, record, options, backends, metadata));
         const auto store = TRY(open_store());
         TRY(join_groups(store, record));
         if (options.flow_logs.on)

@@ -128,7 +128,11 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
     const auto begin = [&]() -> Result<Restored> {
         auto drives = TRY(own_drives(snapshot, folder, record));
         const auto sockets = TRY(start_restored_network(record, folder));
-        auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, sockets));
+        std::vector<int> inherited;
+        for (const auto& socket : sockets)
+            if (socket)
+                inherited.push_back(socket.get());
+        auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, inherited));
         const auto go_on = [&]() -> Result<Fd> {
             record.pid = monitor.pid;
             TRY(folder.write(record));

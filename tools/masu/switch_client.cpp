@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstring>
@@ -93,22 +94,50 @@ Result<> send_request(const Fd& socket, const json::object& request, const Fd* p
     return {};
 }
 
+struct Answer {
+    json::object body;
+    std::vector<Fd> descriptors;
+};
+
+std::vector<Fd> descriptors_of(msghdr& message) {
+    std::vector<Fd> descriptors;
+    const auto* header = CMSG_FIRSTHDR(&message);
+    if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+        return descriptors;
+    const auto count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < std::min(count, switch_protocol::max_descriptors); ++i) {
+        int number = -1;
+        std::memcpy(&number, CMSG_DATA(header) + i * sizeof number, sizeof number);
+        descriptors.emplace_back(number);
+    }
+    return descriptors;
+}
+
 // Its error has ECONNRESET where the switch ended without an answer.
-Result<json::object> ask(const Fd& socket, const json::object& request, const Fd* passed) {
+Result<Answer> ask(const Fd& socket, const json::object& request, const Fd* passed) {
     if (const auto sent = send_request(socket, request, passed); !sent)
         return std::unexpected(Error{sent.error().message, ECONNRESET});
-    std::string answer(switch_protocol::answer_limit, '\0');
-    const auto got = ::recv(socket.get(), answer.data(), answer.size(), 0);
+    std::string text(switch_protocol::answer_limit, '\0');
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * switch_protocol::max_descriptors)>
+        control{};
+    iovec piece{.iov_base = text.data(), .iov_len = text.size()};
+    msghdr message{.msg_iov = &piece,
+                   .msg_iovlen = 1,
+                   .msg_control = control.data(),
+                   .msg_controllen = control.size()};
+    const auto got = ::recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC);
     if (got == 0)
         return std::unexpected(Error{"the switch ended", ECONNRESET});
     if (got < 0)
         return fail_errno(errno, "the switch does not answer");
-    answer.resize(static_cast<std::size_t>(got));
+    Answer answer{.body = {}, .descriptors = descriptors_of(message)};
+    text.resize(static_cast<std::size_t>(got));
     boost::system::error_code error;
-    auto value = json::parse(answer, error);
+    auto value = json::parse(text, error);
     if (error || !value.is_object())
         return fail("the switch answers what is no JSON object");
-    return std::move(value.get_object());
+    answer.body = std::move(value.get_object());
+    return answer;
 }
 
 // In the child's child. Only async-signal-safe calls from here to exec.
@@ -161,12 +190,12 @@ Result<> start_switch(const NetworkStore& networks, const NetworkRecord& network
 }
 
 // Of a switch that ended because its last port did, another takes the place.
-Result<json::object> ask_or_start(const NetworkStore& networks, const NetworkRecord& network,
-                                  const json::object& request, const Fd& passed) {
+Result<Answer> ask_or_start(const NetworkStore& networks, const NetworkRecord& network,
+                            const json::object& request, const Fd& passed) {
     for (int attempt = 0;; ++attempt) {
         auto socket = connect_switch(networks, network);
-        auto answer = socket ? ask(*socket, request, &passed)
-                             : Result<json::object>(std::unexpected(socket.error()));
+        auto answer = socket ? ask(*socket, request, passed ? &passed : nullptr)
+                             : Result<Answer>(std::unexpected(socket.error()));
         if (answer || attempt == 3)
             return answer;
         const auto error = answer.error().os_errno;
@@ -178,28 +207,37 @@ Result<json::object> ask_or_start(const NetworkStore& networks, const NetworkRec
 
 }  // namespace
 
-Result<Fd> join_switch(const NetworkStore& networks, const NetworkRecord& network,
-                       const Lease& lease) {
+Result<std::vector<Fd>> join_switch(const NetworkStore& networks, const NetworkRecord& network,
+                                    const Lease& lease, unsigned queues) {
+    const bool bridge = network.driver == NetworkRecord::Driver::Bridge;
     json::object request{{"action", "join"},
                          {"vm", lease.vm},
                          {"vm_id", lease.vm_id},
                          {"mac", net::to_string(lease.addresses.mac)},
-                         {"address", net::to_string(lease.addresses.ipv4)}};
+                         {"address", net::to_string(lease.addresses.ipv4)},
+                         {"queues", queues}};
     if (lease.addresses.ipv6)
         request["address6"] = net::to_string(*lease.addresses.ipv6);
     for (int attempt = 0;; ++attempt) {
-        int ends[2];
-        if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
-            return fail_errno(errno, "cannot make a socket");
-        Fd ours(ends[0]);
-        const Fd theirs(ends[1]);
+        std::vector<Fd> ours;
+        Fd theirs;
+        if (!bridge) {
+            int ends[2];
+            if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+                return fail_errno(errno, "cannot make a socket");
+            ours.emplace_back(ends[0]);
+            theirs.reset(ends[1]);
+        }
         auto answer = ask_or_start(networks, network, request, theirs);
         if (!answer)
             return in_context("network " + network.name, std::move(answer.error()));
-        const auto* error = answer->if_contains("error");
+        const auto* error = answer->body.if_contains("error");
+        if (error == nullptr && bridge && answer->descriptors.size() != queues)
+            return fail("network {}: its bridge gave {} queues for {} CPUs", network.name,
+                        answer->descriptors.size(), queues);
         if (error == nullptr)
-            return ours;
-        if (!answer->contains("in_use") || attempt == in_use_tries)
+            return bridge ? std::move(answer->descriptors) : std::move(ours);
+        if (!answer->body.contains("in_use") || attempt == in_use_tries)
             return fail("network {}: {}", network.name,
                         error->is_string() ? std::string_view(error->get_string()) : "refused");
         ::usleep(in_use_pause);
@@ -209,10 +247,10 @@ Result<Fd> join_switch(const NetworkStore& networks, const NetworkRecord& networ
 json::array switch_ports(const NetworkStore& networks, const NetworkRecord& network) {
     const auto socket = connect_switch(networks, network);
     auto answer = socket ? ask(*socket, {{"action", "ports"}}, nullptr)
-                         : Result<json::object>(std::unexpected(socket.error()));
+                         : Result<Answer>(std::unexpected(socket.error()));
     if (!answer)
         return {};
-    auto* ports = answer->if_contains("ports");
+    auto* ports = answer->body.if_contains("ports");
     return ports != nullptr && ports->is_array() ? std::move(ports->get_array()) : json::array();
 }
 

@@ -1,4 +1,4 @@
-// One event loop: the switch's ports, and the socket on which commands ask for them.
+// One event loop: the network's ports, and the socket on which commands ask for them.
 #include "tools/masu/switch_process.hpp"
 
 #include <fcntl.h>
@@ -13,13 +13,14 @@
 #include <map>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include <boost/json.hpp>
 
 #include "base/event_loop.hpp"
-#include "devices/net/switch/frame_switch.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/group_rules.hpp"
+#include "tools/masu/network_driver.hpp"
 #include "tools/masu/switch_client.hpp"
 
 namespace masu::cli {
@@ -83,30 +84,41 @@ Result<net::PortAddresses> addresses_of(const json::object& body) {
     return addresses;
 }
 
-json::object to_json(const net::FrameSwitch::Port& port) {
-    const auto& counters = port.counters;
-    json::object dropped;
-    for (std::size_t i = 1; i < net::switch_drop_count; ++i)
-        if (counters.dropped[i] != 0)
-            dropped[net::to_string(static_cast<net::SwitchDrop>(i))] = counters.dropped[i];
-    return {{"mac", net::to_string(port.addresses.mac)},
-            {"sent_frames", counters.received_frames},  // as the VM sees it
-            {"sent_bytes", counters.received_bytes},
-            {"received_frames", counters.sent_frames},
-            {"received_bytes", counters.sent_bytes},
-            {"dropped", std::move(dropped)}};
+// One packet, with the descriptors.
+void send_answer(const Fd& caller, const json::object& body, const std::vector<Fd>& passed) {
+    const auto text = json::serialize(body);
+    const int room = switch_protocol::answer_limit;
+    ::setsockopt(caller.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    iovec piece{.iov_base = const_cast<char*>(text.data()), .iov_len = text.size()};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * switch_protocol::max_descriptors)>
+        control{};
+    msghdr message{.msg_iov = &piece, .msg_iovlen = 1};
+    if (!passed.empty()) {
+        message.msg_control = control.data();
+        message.msg_controllen = CMSG_SPACE(sizeof(int) * passed.size());
+        auto* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int) * passed.size());
+        for (std::size_t i = 0; i < passed.size(); ++i) {
+            const int number = passed[i].get();
+            std::memcpy(CMSG_DATA(header) + i * sizeof number, &number, sizeof number);
+        }
+    }
+    std::ignore = ::sendmsg(caller.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 class SwitchProcess {
   public:
     SwitchProcess(const Store& store, EventLoop& loop, Fd listener)
-        : store_(store),
-          loop_(loop),
-          listener_(std::move(listener)),
-          switch_(loop, [this](const net::FrameSwitch::Port& port) { left(port); }) {}
+        : store_(store), loop_(loop), listener_(std::move(listener)) {}
 
-    Result<> run() {
-        idle_ = TRY(loop_.timer([this] { ending_ = switch_.size() == 0; }));
+    // Where the network cannot be had, who asks to join it is told why.
+    Result<> run(const NetworkRecord& network) {
+        driver_ = NetworkDriver::create(
+            network, loop_,
+            [this](const std::string& vm, const net::MacAddress& mac) { left(vm, mac); });
+        idle_ = TRY(loop_.timer([this] { ending_ = is_empty(); }));
         idle_->arm(idle_limit);
         watch_ = TRY(loop_.watch(listener_.get(), EPOLLIN, [this](auto) { accept(); }));
         // Asked after all events of a round, in which somebody may have joined again.
@@ -149,56 +161,69 @@ class SwitchProcess {
         callers_.erase(found);
         watch_.set_events(EPOLLIN);
         auto request = receive(caller.socket);
-        const auto answer = json::serialize(
-            request ? obey(*std::move(request)) : json::object{{"error", request.error().message}});
-        const int room = switch_protocol::answer_limit;
-        ::setsockopt(number, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-        std::ignore = ::send(number, answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        std::vector<Fd> passed;
+        const auto answer = request ? obey(*std::move(request), passed)
+                                    : json::object{{"error", request.error().message}};
+        send_answer(caller.socket, answer, passed);
     }
 
-    json::object obey(Request request) {
+    json::object obey(Request request, std::vector<Fd>& passed) {
         const auto action = text_at(request.body, "action").value_or("");
         if (action == "stop") {
             told_to_stop_ = true;
             return {};
         }
-        if (action == "ports") {
-            json::array ports;
-            for (const auto& port : switch_.ports())
-                ports.push_back(to_json(port));
-            return {{"ports", std::move(ports)}};
-        }
+        if (action == "ports")
+            return {{"ports", driver_ ? (*driver_)->ports() : json::array()}};
         if (action != "join")
             return {{"error", "the request asks for nothing known"}};
-        return join(std::move(request));
+        return join(std::move(request), passed);
     }
 
-    json::object join(Request request) {
+    json::object join(Request request, std::vector<Fd>& passed) {
         const auto addresses = addresses_of(request.body);
         const auto vm = text_at(request.body, "vm");
         const auto id = text_at(request.body, "vm_id");
-        if (!addresses || !vm || !id || !request.passed)
+        const auto* queues = request.body.if_contains("queues");
+        if (!addresses || !vm || !id || queues == nullptr || !queues->is_int64() ||
+            queues->get_int64() < 1 ||
+            queues->get_int64() > std::int64_t{switch_protocol::max_descriptors})
             return {{"error", "the request to join is not whole"}};
-        const auto added = switch_.add(std::move(request.passed), *vm, *addresses);
-        if (!added)
-            return {{"error", added.error().message}, {"in_use", true}};
+        if (!driver_) {
+            ending_ = true;
+            return {{"error", driver_.error().message}};
+        }
+        auto added = (*driver_)->join({.vm = *vm,
+                                       .addresses = *addresses,
+                                       .queues = static_cast<unsigned>(queues->get_int64()),
+                                       .socket = std::move(request.passed)});
+        if (!added) {
+            ending_ = is_empty();
+            json::object answer{{"error", added.error().message}};
+            if (added.error().os_errno == EADDRINUSE)
+                answer["in_use"] = true;
+            return answer;
+        }
+        passed = *std::move(added);
         ids_[addresses->mac] = *id;
         ending_ = false;
         return {};
     }
 
+    bool is_empty() const { return !driver_ || (*driver_)->size() == 0; }
+
     // The rules that name the VM's groups lose its addresses, in a process of its own, since that
     // waits for monitors. Until then nobody can use them: the port is gone.
-    void left(const net::FrameSwitch::Port& port) {
-        const auto id = ids_[port.addresses.mac];
-        ids_.erase(port.addresses.mac);
+    void left(const std::string& vm, const net::MacAddress& mac) {
+        const auto id = ids_[mac];
+        ids_.erase(mac);
         if (const auto child = ::fork(); child == 0) {
             ::close_range(STDERR_FILENO + 1, ~0U, 0);
-            if (const auto told = tell_members(port.name, id); !told)
-                note(fmt::format("{} has left, but: {}", port.name, told.error().message));
+            if (const auto told = tell_members(vm, id); !told)
+                note(fmt::format("{} has left, but: {}", vm, told.error().message));
             ::_exit(0);
         }
-        ending_ = switch_.size() == 0;
+        ending_ = is_empty();
     }
 
     Result<> tell_members(const std::string& vm, const std::string& id) const {
@@ -219,7 +244,7 @@ class SwitchProcess {
     std::optional<EventLoop::Timer> idle_;
     std::map<int, Caller> callers_;
     std::map<net::MacAddress, std::string> ids_;  // of the VMs behind the ports
-    net::FrameSwitch switch_;
+    Result<std::unique_ptr<NetworkDriver>> driver_;
     bool ending_ = false;  // there is no port left
     bool told_to_stop_ = false;
 };
@@ -237,8 +262,9 @@ Result<> run_switch(const Store& store, const std::string& network, Fd listener)
     ::prctl(PR_SET_NAME, "masu-switch");
     ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     ::signal(SIGCHLD, SIG_IGN);  // NOLINT: children report to nobody
+    const auto record = TRY(NetworkStore(store).find(network));
     const auto loop = TRY(EventLoop::create());
-    return SwitchProcess(store, *loop, std::move(listener)).run();
+    return SwitchProcess(store, *loop, std::move(listener)).run(record);
 }
 
 }  // namespace masu::cli

@@ -1,4 +1,5 @@
-// The switch of a network: a process of its own, between the monitors of its VMs.
+// The process of a network: its switch between the monitors of its VMs, or the holder of its
+// bridge.
 #pragma once
 
 #include <string>

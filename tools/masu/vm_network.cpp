@@ -11,7 +11,6 @@
 #include "devices/net/metadata/instance.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/host_file.hpp"
-#include "tools/masu/network_join.hpp"
 #include "tools/masu/passt_process.hpp"
 
 namespace masu::cli {
@@ -156,42 +155,50 @@ Result<GuestMetadata> read_guest_metadata(const NetworkOptions& options) {
     return metadata;
 }
 
-Result<std::vector<Fd>> start_networks(const NetworkOptions& options, VmRecord& record,
-                                       const VmFolder& folder) {
-    std::vector<Fd> sockets(record.nets.size());
+Result<std::vector<NetworkPort>> start_networks(const NetworkOptions& options, VmRecord& record,
+                                                const VmFolder& folder) {
+    std::vector<NetworkPort> backends(record.nets.size());
     for (std::size_t i = 0; i < record.nets.size(); ++i) {
         if (record.nets[i].kind == NetOption::Kind::Network) {
             const NetworkStore networks(TRY(open_store()));
-            sockets[i] = TRY(join_network(networks, record, i));
+            backends[i] = TRY(join_network(networks, record, i));
         }
         if (record.nets[i].kind != NetOption::Kind::User)
             continue;
         auto socket = start_passt(*find_passt(), record.ports, folder.file("passt.log"));
         if (socket) {
-            sockets[i] = *std::move(socket);
+            backends[i].descriptors.push_back(*std::move(socket));
         } else if (options.nets.empty() && options.ports.empty()) {
             note(fmt::format("{} has no network: {}", record.name, socket.error().message));
             record.nets.clear();
-            return std::vector<Fd>();
+            return std::vector<NetworkPort>();
         } else {
             return std::unexpected(socket.error());
         }
     }
-    return sockets;
+    return backends;
 }
 
 Result<> configure_networks(const MonitorClient& client, const VmRecord& record,
-                            const std::vector<Fd>& sockets, const GuestMetadata& metadata) {
+                            const std::vector<NetworkPort>& backends,
+                            const GuestMetadata& metadata) {
     bool addressed = false;
     for (std::size_t i = 0; i < record.nets.size(); ++i) {
         const auto& net = record.nets[i];
         const auto id = interface_id(i);
         addressed = addressed || has_address(net);
+        const auto& backend = backends[i];
         auto request = net.kind == NetOption::Kind::User
-                           ? user_request(net, id, record.name, sockets[i].get())
+                           ? user_request(net, id, record.name, backend.descriptors.front().get())
                            : interface_request(net, id, record.name);
-        if (net.kind == NetOption::Kind::Network)
-            request["passt_fd"] = sockets[i].get();
+        if (backend.is_tap) {
+            boost::json::array queues;
+            for (const auto& queue : backend.descriptors)
+                queues.emplace_back(queue.get());
+            request["tap_fds"] = std::move(queues);
+        } else if (net.kind == NetOption::Kind::Network) {
+            request["passt_fd"] = backend.descriptors.front().get();
+        }
         TRY(client.put("/network-interfaces/" + id, request));
     }
     if (metadata.on && addressed)

@@ -10,6 +10,7 @@
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "tools/masu/monitor_client.hpp"
+#include "tools/masu/network_join.hpp"
 #include "tools/masu/state.hpp"
 
 namespace masu::cli {
@@ -40,15 +41,16 @@ struct GuestMetadata {
 [[nodiscard]] Result<> choose_networks(const NetworkOptions& options, VmRecord& record);
 [[nodiscard]] Result<GuestMetadata> read_guest_metadata(const NetworkOptions& options);
 
-// Starts what the interfaces need beside the monitor: the sockets to hand to it, by interface
-// (empty where there is none). Where passt cannot work and nobody asked for it, the VM goes without
-// a network, and is told so.
-[[nodiscard]] Result<std::vector<Fd>> start_networks(const NetworkOptions& options,
-                                                     VmRecord& record, const VmFolder& folder);
+// Starts what the interfaces need beside the monitor: what to hand to it, by interface (nothing
+// where it opens its backend itself). Where passt cannot work and nobody asked for it, the VM goes
+// without a network, and is told so.
+[[nodiscard]] Result<std::vector<NetworkPort>> start_networks(const NetworkOptions& options,
+                                                              VmRecord& record,
+                                                              const VmFolder& folder);
 
 // PUTs interfaces and metadata.
 [[nodiscard]] Result<> configure_networks(const MonitorClient& client, const VmRecord& record,
-                                          const std::vector<Fd>& sockets,
+                                          const std::vector<NetworkPort>& backends,
                                           const GuestMetadata& metadata);
 
 }  // namespace masu::cli

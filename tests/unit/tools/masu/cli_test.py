@@ -897,6 +897,66 @@ class NetworkTest(CliTest):
         os.kill(self.monitor_pid("w2"), signal.SIGKILL)
         eventually(lambda: peers() == [], "w2's leaving")
 
+    def create_bridge(self, *options):
+        result = self.masu("net", "create", "lab", "--driver", "bridge", *options)
+        if result.returncode != 0 and b"namespace" in result.stderr:
+            self.skipTest(result.stderr.decode())
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+
+    def test_a_bridge_gives_each_vm_a_tap_with_a_queue_for_each_cpu(self):
+        self.create_bridge("--subnet", "10.1.2.0/24", "--subnet6", "none")
+        one = self.join("one", "--cpus", "3")
+        two = self.join("two", net="network=lab,mtu=9000")
+        self.assertEqual([len(i["tap_fds"]) for i in (one, two)], [3, 1])
+        self.assertNotIn("passt_fd", one)
+        self.assertEqual((one["mtu"], two["mtu"]), (1500, 9000))
+        self.assertEqual(one["guest_network"]["address"], "10.1.2.4/24")
+        for vm, interface in (("one", one), ("two", two)):
+            for fd in interface["tap_fds"]:
+                self.assertEqual(os.readlink(f"/proc/{self.monitor_pid(vm)}/fd/{fd}"), "/dev/net/tun")
+        network = self.network()
+        self.assertEqual((network["driver"], network["mtu"]), ("bridge", 1500))
+        self.assertEqual([m["received_frames"] for m in network["vms"]], [0, 0])
+        self.assertRegex(self.net("ls"), "lab +bridge +10.1.2.0/24")
+        # Only the bridge's process left the namespace that all others are in.
+        holder, = self.switches()
+        spaces = {os.readlink(f"/proc/{pid}/ns/net")
+                  for pid in ("self", self.monitor_pid("one"), holder)}
+        self.assertEqual(len(spaces), 2)
+
+    def test_members_hear_who_leaves_a_bridge_and_its_process_ends_with_the_last(self):
+        self.create_bridge("--subnet", "10.1.2.0/24", "--subnet6", "none")
+        self.masu("sg", "create", "web", "--description", "d")
+        self.masu("sg", "authorize", "web", "--protocol", "tcp", "--port", "80", "--source-group", "web")
+        self.join("one", "--security-group", "web")
+        self.join("two", "--security-group", "web")
+
+        def peers():
+            config = json.loads(self.masu("inspect", "one", "--output", "json").stdout)["config"]
+            members = config["network-interfaces/net0/security-groups"]["members"]
+            return sorted(a for m in members for a in m["addresses"])
+        self.assertEqual(peers(), ["10.1.2.4", "10.1.2.5"])
+        os.kill(self.monitor_pid("two"), signal.SIGKILL)
+        eventually(lambda: peers() == ["10.1.2.4"], "the leaving")
+        self.join("three", net="network=lab,address=10.1.2.5")
+        self.masu("kill", "one")
+        self.masu("kill", "three")
+        eventually(lambda: not self.switches(), "the bridge's end")
+        self.net("rm", "lab")
+
+    def test_who_may_have_no_bridge_is_told(self):
+        # Nobody in particular, where nobody may have more namespaces.
+        script = "echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set -all \"$@\""
+        wrapped = subprocess.run(["unshare", "-Ur", "sh", "-c", script, "sh", MASU, "net", "create", "lab",
+                                  "--driver", "bridge"], env=self.environment, capture_output=True)
+        if b"masu:" not in wrapped.stderr:
+            self.skipTest(wrapped.stderr.decode())
+        self.assertEqual(wrapped.returncode, 1)
+        self.assertEqual(wrapped.stderr.decode(), "masu: --driver bridge: a bridge of the host's kernel needs root "
+                         "here, where users may have no namespaces; run masu as root, or make the network with "
+                         "--driver switch\n")
+        self.assertEqual(self.net("ls", "--names"), "")
+
     def test_published_ports_are_open_to_the_outside_only(self):
         self.net("create", "lab")
         path = os.path.join(self.folder, "passt")
