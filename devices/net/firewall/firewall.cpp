@@ -57,6 +57,7 @@ Verdict Firewall::judge(Direction direction, const Frame& frame, Nanoseconds now
     auto& prepared = state_->burst[max_burst];  // the one that no batch uses
     state_->last = &prepared;
     state_->prepare(direction, frame, prepared);
+    state_->prefetch(prepared);  // while its ends are checked
     return state_->judge(direction, frame, prepared);
 }
 
