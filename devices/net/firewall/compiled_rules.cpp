@@ -182,6 +182,17 @@ std::uint32_t Classifier<Bits>::match(std::uint16_t port, const Bits& address) c
     return Verdict::no_rule;
 }
 
+template <class Bits>
+void Classifier<Bits>::add_open_ports(PortSet& ports) const noexcept {
+    for (std::size_t i = 0; i < port_starts_.size(); ++i) {
+        if (port_classes_[i].open_rule == Verdict::no_rule)
+            continue;
+        const auto end = i + 1 < port_starts_.size() ? port_starts_[i + 1] : ports.size();
+        for (std::size_t port = port_starts_[i]; port < end; ++port)
+            ports.set(port);
+    }
+}
+
 template class Classifier<std::uint32_t>;
 template class Classifier<V6Bits>;
 
@@ -244,6 +255,18 @@ bool CompiledRules::untracked(Direction direction, const Tuple& tuple, bool matc
     // are judged by rules. A packet that begins a flow is nobody's reply.
     return !begins_flow && open[std::to_underlying(direction)][place] &&
            open_rule(other, family, kind, tuple.source_port) != Verdict::no_rule;
+}
+
+void CompiledRules::add_untracked_ports(Family family, PortSet& ports) const noexcept {
+    constexpr auto in = std::to_underlying(Direction::Ingress);
+    constexpr auto out = std::to_underlying(Direction::Egress);
+    constexpr auto tcp = std::to_underlying(Kind::Tcp);
+    if (!all_ports_[std::to_underlying(family)][out][tcp])
+        return;
+    if (family == Family::V4)
+        v4_[in][tcp].add_open_ports(ports);
+    else
+        v6_[in][tcp].add_open_ports(ports);
 }
 
 std::uint32_t CompiledRules::NamePattern::match(const Tuple& tuple) const noexcept {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -14,6 +15,9 @@
 #include "devices/net/firewall/rules.hpp"
 
 namespace masu::net {
+
+// One bit a port.
+using PortSet = std::bitset<65536>;
 
 // The rules of one direction, family and kind of protocol. Every rule is a rectangle: a range of
 // "ports" (of ICMP type << 8 | code, of other protocols the protocol's number) times a set of
@@ -44,6 +48,8 @@ class Classifier {
     [[nodiscard]] std::uint32_t open_rule(std::uint16_t port) const noexcept {
         return port_class(port).open_rule;
     }
+    // Adds all ports that a rule for everyone covers.
+    void add_open_ports(PortSet& ports) const noexcept;
     // Some rule that covers the port and the address; of several the one with the lowest index,
     // those for everyone first.
     [[nodiscard]] std::uint32_t match(std::uint16_t port, const Bits& address) const noexcept;
@@ -107,6 +113,9 @@ class CompiledRules {
     // direction is open to everyone on all ports; or the packet is a reply to such a flow.
     [[nodiscard]] bool untracked(Direction direction, const Tuple& tuple, bool matched_everyone,
                                  bool begins_flow) const noexcept;
+
+    // Adds the guest's TCP ports that everyone may come to without a flow being kept of it.
+    void add_untracked_ports(Family family, PortSet& ports) const noexcept;
 
     // By Verdict::rule.
     [[nodiscard]] std::span<const std::string> rules() const noexcept { return ids_; }

@@ -96,6 +96,10 @@ std::shared_ptr<const CompiledRules> Firewall::replace_rules(
         }
         state_->names.set_patterns(rules->names());
     }
+    if (state_->rules != nullptr)
+        for (const auto family : {Family::V4, Family::V6})
+            state_->rules->add_untracked_ports(family,
+                                               state_->once_untracked[std::to_underlying(family)]);
     std::swap(state_->rules, rules);
     return rules;
 }

@@ -233,15 +233,22 @@ Verdict FirewallState::judge_flow(Direction direction, const Frame& frame, Prepa
     return judge_new(direction, prepared, flows, exempt && direction == Direction::Egress);
 }
 
-// The error must go to the very end that sent the packet it quotes, and that packet's flow be live.
+// The error must go to the very end that sent the packet it quotes, and that packet's flow be live,
+// or be one that needs no tracking.
 template <class Bits>
 bool FirewallState::is_related(Direction direction, const Packet& packet,
                                FlowTable<Bits>& flows) noexcept {
     if (!is_related_error_type(packet.tuple) || packet.embedded.source != packet.tuple.destination)
         return false;
     FlowKey<Bits> key;
-    return flow_key(opposite(direction), packet.embedded, key) &&
-           flows.find(key, flows.hash(key), now) != nullptr;
+    if (!flow_key(opposite(direction), packet.embedded, key))
+        return false;
+    if (flows.find(key, flows.hash(key), now) != nullptr)
+        return true;
+    // Of an untracked flow there is no more to know than that such packets pass.
+    const auto match = rules->match(opposite(direction), packet.embedded);
+    return match.rule != Verdict::no_rule &&
+           rules->untracked(opposite(direction), packet.embedded, match.everyone, false);
 }
 
 // No flow knows the packet: rules decide, and whether a flow begins.
@@ -259,6 +266,12 @@ Verdict FirewallState::judge_new(Direction direction, Prepared& prepared, FlowTa
             return drop(Reason::NoRule);
         if (!prepared.hashed ||
             rules->untracked(direction, packet.tuple, match.everyone, begins_flow(packet)))
+            return pass(Reason::UntrackedRule, rule);
+        // An untracked flow ends with its rule: what the guest still sends on it begins no tracked
+        // one, by which the other end would come in again.
+        const auto family = std::to_underlying(packet.tuple.source.family);
+        if (direction == Direction::Egress && packet.tuple.protocol == protocol::tcp &&
+            !begins_flow(packet) && once_untracked[family].test(packet.tuple.source_port))
             return pass(Reason::UntrackedRule, rule);
     } else if (!prepared.hashed) {
         return pass(Reason::ExemptService);

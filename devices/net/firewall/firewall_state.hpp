@@ -75,6 +75,8 @@ class FirewallState {
     FlowTable<V6Bits> flows6;
     FragmentCache fragments;
     NameTable names;
+    // By family: the guest's TCP ports whose flows rules before these left untracked.
+    std::array<PortSet, 2> once_untracked{};
     std::array<Address, max_learned> learned{};  // link-local addresses the guest announced
     std::size_t learned_count = 0;
     Address dhcp_server;  // who answered last; unspecified when nobody has

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.hpp"
@@ -27,6 +28,8 @@ class Model {
     RuleSet rules;
     GroupMembers members;
 
+    void replace_rules(RuleSet next) { earlier_.push_back(std::exchange(rules, std::move(next))); }
+
     bool passes(const ModelPacket& packet, Nanoseconds now) {
         flows_.remove_if([now](const Line& line) { return line.until <= now; });
         const bool remembers = !is_icmp(packet) || query_type(packet).has_value();
@@ -42,7 +45,7 @@ class Model {
         }
         if (!admitted(packet, packet.direction, false))
             return false;
-        if (remembers && !needs_no_tracking(packet) && begins(packet))
+        if (remembers && !needs_no_tracking(packet) && begins(packet) && !is_left_over(packet))
             flows_.push_back(first_line(packet, now));
         return true;
     }
@@ -123,11 +126,27 @@ class Model {
         const auto back = opposite(there);
         if (admitted(packet, there, true) && open_on_all_ports(back, packet.tuple))
             return true;
+        return replies_untracked(packet);
+    }
+    // Its own port is open to everyone, and this direction on all ports.
+    bool replies_untracked(const ModelPacket& packet) const {
+        const auto there = packet.direction;
+        const auto back = opposite(there);
         auto reply = packet;
         std::swap(reply.tuple.source, reply.tuple.destination);
         std::swap(reply.tuple.source_port, reply.tuple.destination_port);
         return !is_syn(packet) && admitted(reply, back, true) &&
                open_on_all_ports(there, packet.tuple);
+    }
+
+    // The guest's part of a flow that earlier rules left untracked.
+    bool is_left_over(const ModelPacket& packet) const {
+        return is_tcp(packet) && packet.direction == Direction::Egress &&
+               std::ranges::any_of(earlier_, [&](const RuleSet& before) {
+                   Model then;
+                   then.rules = before;
+                   return then.replies_untracked(packet);
+               });
     }
 
     // --- flows ---
@@ -248,6 +267,7 @@ class Model {
     }
 
     std::list<Line> flows_;
+    std::vector<RuleSet> earlier_;
 };
 
 }  // namespace masu::net::fake

@@ -155,7 +155,8 @@ struct Pair {
     Model model;
 
     void new_rules(Chance& chance) {
-        interface.rule_set = model.rules = random_rules(chance);
+        interface.rule_set = random_rules(chance);
+        model.replace_rules(interface.rule_set);
         interface.rule_set.related_icmp_errors = false;
         interface.members["sg-b"] = {fake::address(chance.of(remote_addresses)),
                                      fake::address("2001:db8::20")};

@@ -98,6 +98,15 @@ const Vector vectors[]{
     {"39 the reply of an untracked flow begins no tracked one", "in tcp 80 any; E*",
      "in tcp C:9>I:80 S = A; out tcp I:80>C:9 SA = A; out tcp I:80>C:9 A = A; rules: E*; "
      "in tcp C:9>I:80 A = D"},
+    {"39b nor does what the guest still sends when the rule is gone", "in tcp 80 any; E*",
+     "in tcp C:9>I:80 S = A; out tcp I:80>C:9 SA = A; rules: E*; out tcp I:80>C:9 A = A; "
+     "in tcp C:9>I:80 A = D; rules: in tcp 22 any, E*; out tcp I:80>C:9 A = A; "
+     "in tcp C:9>I:80 A = D; rules: in tcp 80 any, E*; in tcp C:9>I:80 A = A"},
+    {"39c but a connection of its own from there is one", "in tcp 80 any6; E*",
+     "rules: E*; out tcp I6:80>C6:9 S = A; in tcp C6:9>I6:80 SA = A; out tcp I6:80>C6:9 A = A"},
+    {"39d a tracked flow is picked up where none was untracked", "in tcp 80 any; E*",
+     "rules: E*; out tcp I:81>C:9 A = A; in tcp C:9>I:81 A = A; out tcp I6:80>C6:9 A = A; "
+     "in tcp C6:9>I6:80 A = A"},
     {"41a UDP, one way, within 30 s", "E*",
      "out udp I:5000>C:53 = A; wait 29; in udp C:53>I:5000 = A"},
     {"41b UDP, one way, after 30 s", "E*",
@@ -129,6 +138,13 @@ const Vector vectors[]{
     {"48 the guest's error about a tracked inbound flow", "in udp 500 C/32",
      "in udp C:9>I:500 = A; out icmp I>C 3/3 about udp C:9>I:500 = A; "
      "out icmp I>C 3/3 about udp C:10>I:500 = D"},
+    {"48b about an untracked flow, of which nothing is known but its rule", "in tcp 80 any; E*",
+     "in icmp R>I 3/4 about tcp I:80>C:9 A = A; in icmp R>I 3/4 about tcp I:81>C:9 A = D; "
+     "in icmp R>I 3/4 about tcp Q:80>C:9 A = D; in icmp R>I 5/1 about tcp I:80>C:9 A = D; "
+     "rules: E*; in icmp R>I 3/4 about tcp I:80>C:9 A = D"},
+    {"48c IPv6, too big", "in tcp 80 any6; E*",
+     "in icmpv6 X6>I6 2/0 about tcp I6:80>C6:9 A = A; "
+     "in icmpv6 X6>I6 2/0 about tcp I6:81>C6:9 A = D"},
     {"49 a redirect is no related error", "in tcp 22 C/32",
      "in tcp C:9>I:22 S = A; in icmp R>I 5/1 about tcp I:22>C:9 SA = D"},
     {"50 fragments follow the first", "in udp 500 any",
