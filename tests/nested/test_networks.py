@@ -50,9 +50,13 @@ class Person:
         archive.file("job", JOB.encode())
         initrd = f"{self.host.scratch}/{name}-{self.host.next_number()}.initrd"
         self.host.shell(f"cat {shlex.quote(self.host.path('small/initramfs'))} - >{initrd}", data=archive.bytes())
-        return PersonsVm(self, "--kernel", self.host.path("debian/vmlinux"), "--initrd", initrd,
-                         "--append", "quiet", "--memory", "192M", "--net", "network=lab", *arguments,
-                         name=name)  # fmt: skip
+        return self.start_program(
+            name, "run", "--kernel", self.host.path("debian/vmlinux"), "--initrd", initrd,
+            "--append", "quiet", "--memory", "192M", "--net", "network=lab", *arguments,
+        )  # fmt: skip
+
+    def start_program(self, name, *command):
+        return PersonsVm(self, *command, name=name)
 
     def leave(self):
         names = self.run("ps", "-a", "--names").output.split()
@@ -64,12 +68,12 @@ class Person:
 
 
 class PersonsVm(Vm):
-    def __init__(self, person, *arguments, name):
+    def __init__(self, person, *command, name):
         self.host = person.host
         self.person = person
         self.name = name
         self.program = self.host.start(
-            *person.prefix, self.host.path("bin/masu"), "run", "--name", name, *arguments, terminal=True
+            *person.prefix, self.host.path("bin/masu"), *command, "--name", name, terminal=True
         )
 
     def ask(self, address, seconds):
@@ -138,6 +142,17 @@ def talk(host, person):
     web.must_not_reach(to, to6)
     person.masu("sg", "authorize", *rule)
     web.must_reach(to)
+
+    # Saved and restored, it is back at its address, a member, and its neighbours know no difference.
+    person.masu("snapshot", "create", "web", "warm", "--keep-paused")
+    person.masu("kill", "web")
+    web.wait(60)
+    person.masu("rm", "web")
+    web = person.start_program("web", "snapshot", "restore", "warm")
+    web.must_reach(to, to6)
+    db.must_not_reach(web_address)
+    taken = person.run("snapshot", "restore", "warm", "--name", "second", "-d")
+    check(taken.status == 1 and web_address in taken.errors, f"{taken.status}: {taken.errors}")
 
     # Who leaves is no member any more; its address is nobody's; the rest goes on.
     refused = person.run("net", "rm", "lab")

@@ -234,7 +234,7 @@ def last_tick(host, file):
 @test(cost=110, needs=["kernel-6.12-cloud"])
 def networks_are_restored_and_clones_have_their_own(host):
     """Two interfaces: through a TAP an open connection goes on, through passt a published port
-    answers again; six clones at once, each with its own name, port, address and random numbers.
+    answers again; twenty clones at once, each with its own name, port, address and random numbers.
     A full disk and a killed monitor leave no snapshot. (Debian 12's own cloud kernel lacks
     CONFIG_VMGENID.)"""
     ticks = f"{host.scratch}/ticks"
@@ -311,7 +311,7 @@ def monitor_dies_while_saving(host, vm):
     check("killed" not in names, f"ls shows {names}")
 
 
-def cloned_networks(host, snapshot, before, count=6):
+def cloned_networks(host, snapshot, before, count=20):
     names = masu(
         host, "snapshot", "clone", snapshot, "--count", str(count), "--net", "user",
         "--net", "tap=new{n},address=10.77.{n}.2/24", "-p", "8100:80", timeout=600,

@@ -1,6 +1,8 @@
 // A lease, then a port for it, under the networks' lock.
 #include "tools/masu/network_join.hpp"
 
+#include <boost/json.hpp>
+
 #include "tools/masu/switch_client.hpp"
 
 namespace masu::cli {
@@ -18,8 +20,10 @@ Result<NetworkPort> join_network(const NetworkStore& networks, VmRecord& record,
         const auto& [mac, ipv4, ipv6] = lease.addresses;
         // A guest that was saved has its MAC in memory, and goes on with it.
         if (net.mac && *net.mac != net::to_string(mac))
-            return fail("network {} gives {} the MAC {}, but its guest was saved with {}",
-                        network.name, record.name, net::to_string(mac), *net.mac);
+            return fail(
+                "network {} gives {} the MAC {}, but its guest was saved with {} and keeps that; "
+                "attach it elsewhere, with --net user or --net tap=NAME",
+                network.name, record.name, net::to_string(mac), *net.mac);
         port.is_tap = network.driver == NetworkRecord::Driver::Bridge;
         port.descriptors = TRY(join_switch(networks, network, lease, record.cpus));
         net.mac = net::to_string(mac);
@@ -32,6 +36,17 @@ Result<NetworkPort> join_network(const NetworkStore& networks, VmRecord& record,
     };
     TRY(networks.change(net.network, join));
     return port;
+}
+
+void name_descriptors(const NetworkPort& port, boost::json::object& request) {
+    if (!port.is_tap) {
+        request["passt_fd"] = port.descriptors.front().get();
+        return;
+    }
+    boost::json::array queues;
+    for (const auto& queue : port.descriptors)
+        queues.emplace_back(queue.get());
+    request["tap_fds"] = std::move(queues);
 }
 
 }  // namespace masu::cli

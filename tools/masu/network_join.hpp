@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <vector>
 
+#include <boost/json/object.hpp>
+
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "tools/masu/network_store.hpp"
@@ -22,5 +24,8 @@ struct NetworkPort {
 // address that is there already is the one wished for.
 [[nodiscard]] Result<NetworkPort> join_network(const NetworkStore& networks, VmRecord& record,
                                                std::size_t index);
+
+// Adds passt_fd or tap_fds to a request for the interface behind a port, which has descriptors.
+void name_descriptors(const NetworkPort& port, boost::json::object& request);
 
 }  // namespace masu::cli

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 
 #include "tools/masu/group_rules.hpp"
+#include "tools/masu/network_join.hpp"
 #include "tools/masu/passt_process.hpp"
 #include "tools/masu/vm_network.hpp"
 
@@ -85,9 +86,9 @@ Result<> choose_restored_network(const RestoredNetworkOptions& options, const Gr
     TRY(choose_nets(options.nets, as.number, record));
     TRY(choose_ports(options.ports, as, record));
     if (const auto on = std::ranges::find(record.nets, NetOption::Kind::Network, &NetOption::kind);
-        on != record.nets.end())
+        as.clone && on != record.nets.end())
         return fail(
-            "a guest that goes on keeps its MAC, which on the network {} belongs to one VM's "
+            "a clone keeps the MAC of the saved guest, which on the network {} belongs to one VM's "
             "address; attach each interface elsewhere, with --net user or --net tap=NAME",
             on->network);
     const auto users = std::ranges::count(record.nets, NetOption::Kind::User, &NetOption::kind);
@@ -111,9 +112,12 @@ Result<> choose_restored_network(const RestoredNetworkOptions& options, const Gr
     return {};
 }
 
-Result<std::vector<Fd>> start_restored_network(const VmRecord& record, const VmFolder& folder) {
-    std::vector<Fd> sockets(record.nets.size());
-    for (std::size_t i = 0; i < record.nets.size(); ++i)
+Result<std::vector<NetworkPort>> start_restored_network(const Store& store, VmRecord& record,
+                                                        const VmFolder& folder) {
+    std::vector<NetworkPort> backends(record.nets.size());
+    for (std::size_t i = 0; i < record.nets.size(); ++i) {
+        if (record.nets[i].kind == NetOption::Kind::Network)
+            backends[i] = TRY(join_network(NetworkStore(store), record, i));
         if (record.nets[i].kind == NetOption::Kind::User) {
             auto socket = start_passt(*find_passt(), record.ports, folder.file("passt.log"));
             if (!socket)
@@ -122,20 +126,25 @@ Result<std::vector<Fd>> start_restored_network(const VmRecord& record, const VmF
                                 ? ""
                                 : "; a port that is taken already can be left out, or replaced, "
                                   "with -p");
-            sockets[i] = *std::move(socket);
+            backends[i].descriptors.push_back(*std::move(socket));
         }
-    return sockets;
+    }
+    return backends;
 }
 
-boost::json::array network_overrides(const VmRecord& record, const std::vector<Fd>& sockets,
-                                     bool given, const std::string& hostname) {
+boost::json::array network_overrides(const VmRecord& record,
+                                     const std::vector<NetworkPort>& backends, bool given,
+                                     const std::string& hostname) {
     boost::json::array overrides;
     for (std::size_t i = 0; i < record.nets.size(); ++i) {
         const auto& net = record.nets[i];
         boost::json::object change{{"iface_id", interface_id(i)}};
         if (net.kind == NetOption::Kind::User) {
-            change["passt_fd"] = sockets[i].get();
+            name_descriptors(backends[i], change);
             change["guest_network"] = user_guest_network(hostname);
+        } else if (net.kind == NetOption::Kind::Network) {
+            // Nothing is new to the guest: it comes back to the address it was saved with.
+            name_descriptors(backends[i], change);
         } else {
             change["host_dev_name"] = net.tap;
             if (given && net.address)

@@ -10,6 +10,7 @@
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "tools/masu/flow_log_options.hpp"
+#include "tools/masu/network_join.hpp"
 #include "tools/masu/security_groups.hpp"
 #include "tools/masu/state.hpp"
 
@@ -34,13 +35,15 @@ struct RestoredAs {
                                                const GroupBook& book, const RestoredAs& as,
                                                VmRecord& record);
 
-// What to hand to the monitor, by interface; see start_networks().
-[[nodiscard]] Result<std::vector<Fd>> start_restored_network(const VmRecord& record,
-                                                             const VmFolder& folder);
+// What to hand to the monitor, by interface; see start_networks(). On a network of Masu's the VM is
+// given the address it was saved with, or refused.
+[[nodiscard]] Result<std::vector<NetworkPort>> start_restored_network(const Store& store,
+                                                                      VmRecord& record,
+                                                                      const VmFolder& folder);
 
 // network_overrides of PUT /snapshot/load. `given`: the nets are --net's and not the saved ones.
 [[nodiscard]] boost::json::array network_overrides(const VmRecord& record,
-                                                   const std::vector<Fd>& sockets, bool given,
-                                                   const std::string& hostname);
+                                                   const std::vector<NetworkPort>& backends,
+                                                   bool given, const std::string& hostname);
 
 }  // namespace masu::cli

@@ -94,7 +94,8 @@ Result<> begin_running(const Store& store, const VmRecord& record, const VmFolde
 }
 
 Result<> load(const Snapshot& snapshot, const VmRecord& record, const RestoreOptions& options,
-              const RestoredAs& as, boost::json::array drives, const std::vector<Fd>& sockets) {
+              const RestoredAs& as, boost::json::array drives,
+              const std::vector<NetworkPort>& backends) {
     const bool networked = !record.nets.empty();
     boost::json::object body{{"directory", snapshot.path},
                              {"resume_vm", !options.paused && !networked},
@@ -106,7 +107,7 @@ Result<> load(const Snapshot& snapshot, const VmRecord& record, const RestoreOpt
         body["record_working_set_ms"] = options.record_working_set * 1000;
     if (networked)
         body["network_overrides"] =
-            network_overrides(record, sockets, !options.network.nets.empty(),
+            network_overrides(record, backends, !options.network.nets.empty(),
                               as.clone ? record.name : snapshot.vm.name);
     if (as.clone)
         body["identity"] = identity_of(record);
@@ -127,11 +128,11 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
     auto [folder, lock] = TRY(store.create(record));
     const auto begin = [&]() -> Result<Restored> {
         auto drives = TRY(own_drives(snapshot, folder, record));
-        const auto sockets = TRY(start_restored_network(record, folder));
+        const auto backends = TRY(start_restored_network(store, record, folder));
         std::vector<int> inherited;
-        for (const auto& socket : sockets)
-            if (socket)
-                inherited.push_back(socket.get());
+        for (const auto& backend : backends)
+            for (const auto& fd : backend.descriptors)
+                inherited.push_back(fd.get());
         auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, inherited));
         const auto go_on = [&]() -> Result<Fd> {
             record.pid = monitor.pid;
@@ -139,7 +140,7 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
             Fd console;
             if (!options.detach)
                 console = TRY(connect_unix(record.console_socket()));
-            TRY(load(snapshot, record, options, as, std::move(drives), sockets));
+            TRY(load(snapshot, record, options, as, std::move(drives), backends));
             if (!record.nets.empty())
                 TRY(begin_running(store, record, folder, options));
             return console;
@@ -241,10 +242,11 @@ Result<int> clone(RestoreOptions options) {
 
 void add_network_options(CLI::App& command, RestoredNetworkOptions& options) {
     command
-        .add_option("--net", options.nets,
-                    "What an interface of the saved VM is attached to now: user, or tap=NAME; "
-                    "with address=A/LENGTH, gateway=A and dns=A the guest is told to take other "
-                    "addresses. Once for each interface (default: as it was saved)")
+        .add_option(
+            "--net", options.nets,
+            "What an interface of the saved VM is attached to now: user, tap=NAME or network=NAME; "
+            "with address=A/LENGTH, gateway=A and dns=A the guest is told to take other "
+            "addresses. Once for each interface (default: as it was saved)")
         ->type_name("NET[,SETTING]...")
         ->allow_extra_args(false)
         ->take_all();

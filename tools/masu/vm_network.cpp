@@ -191,14 +191,8 @@ Result<> configure_networks(const MonitorClient& client, const VmRecord& record,
         auto request = net.kind == NetOption::Kind::User
                            ? user_request(net, id, record.name, backend.descriptors.front().get())
                            : interface_request(net, id, record.name);
-        if (backend.is_tap) {
-            boost::json::array queues;
-            for (const auto& queue : backend.descriptors)
-                queues.emplace_back(queue.get());
-            request["tap_fds"] = std::move(queues);
-        } else if (net.kind == NetOption::Kind::Network) {
-            request["passt_fd"] = backend.descriptors.front().get();
-        }
+        if (net.kind == NetOption::Kind::Network)
+            name_descriptors(backend, request);
         TRY(client.put("/network-interfaces/" + id, request));
     }
     if (metadata.on && addressed)

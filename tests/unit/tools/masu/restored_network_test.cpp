@@ -98,14 +98,28 @@ TEST_CASE("--net attaches an interface elsewhere, with a clone's number in its n
     CHECK_FALSE(same[0].as_object().contains("guest_network"));
 
     Choice user;
-    const std::vector<Fd> sockets = [] {
-        std::vector<Fd> one;
-        one.emplace_back(::dup(0));
-        return one;
-    }();
-    const auto passt = network_overrides(user.record, sockets, false, "web");
-    CHECK(passt[0].at("passt_fd").as_int64() == sockets[0].get());
+    std::vector<NetworkPort> ports(1);
+    ports[0].descriptors.emplace_back(::dup(0));
+    const auto passt = network_overrides(user.record, ports, false, "web");
+    CHECK(passt[0].at("passt_fd").as_int64() == ports[0].descriptors[0].get());
     CHECK(passt[0].at("guest_network").at("address").as_string() == "172.31.0.10/20");
+}
+
+TEST_CASE("a restored VM's port of a network has a stream, or the queues of a TAP") {
+    Choice lab;
+    lab.record.nets = {*parse_net_option("network=lab")};
+    std::vector<NetworkPort> ports(1);
+    ports[0].descriptors.emplace_back(::dup(0));
+    auto overrides = network_overrides(lab.record, ports, false, "web");
+    CHECK(overrides[0].at("passt_fd").as_int64() == ports[0].descriptors[0].get());
+    // It comes back to the address that it has.
+    CHECK_FALSE(overrides[0].as_object().contains("guest_network"));
+
+    ports[0].is_tap = true;
+    ports[0].descriptors.emplace_back(::dup(0));
+    overrides = network_overrides(lab.record, ports, false, "web");
+    CHECK(overrides[0].at("tap_fds").as_array().size() == 2);
+    CHECK_FALSE(overrides[0].as_object().contains("passt_fd"));
 }
 
 TEST_CASE("a network that cannot be is refused with the reason") {
@@ -126,8 +140,10 @@ TEST_CASE("a network that cannot be is refused with the reason") {
     Choice lab;
     lab.record.nets = {*parse_net_option("network=lab")};
     lab.record.ports.clear();
-    CHECK(lab.refusal({}).contains("on the network lab belongs to one VM"));
-    CHECK(lab.refusal(nets({"tap=t"})).empty());
+    CHECK(lab.refusal({}).empty());
+    const RestoredAs a_clone{.clone = true, .number = 1};
+    CHECK(lab.refusal({}, a_clone).contains("on the network lab belongs to one VM"));
+    CHECK(lab.refusal(nets({"tap=t"}), a_clone).empty());
 
     Choice gone;
     gone.record.security_groups = {"sg-0123"};
