@@ -27,6 +27,10 @@ struct RateLimiterConfig {
     bool operator==(const RateLimiterConfig&) const = default;
 };
 
+// Which CPU the guest is shown: what the host has, or what every CPU of a psABI level has. In
+// ascending order.
+enum class CpuTemplate { Host, X86_64_v2, X86_64_v3, X86_64_v4 };
+
 enum class HugePages { None, Transparent, Explicit2M };
 
 struct MachineConfig {
@@ -35,6 +39,7 @@ struct MachineConfig {
     bool smt = false;
     bool track_dirty_pages = false;
     HugePages huge_pages = HugePages::None;
+    CpuTemplate cpu_template = CpuTemplate::Host;
 };
 
 // A kernel of the host's, or (ours, beyond the reference API) Masu's firmware, which boots what the

@@ -19,6 +19,8 @@
 #include "vmm/boot/firmware.hpp"
 #include "vmm/boot/loader.hpp"
 #include "vmm/boot/reset_vector.hpp"
+#include "vmm/kvm/cpu_features.hpp"
+#include "vmm/kvm/cpu_template.hpp"
 #include "vmm/kvm/guest_ram.hpp"
 #include "vmm/kvm/irq_routes.hpp"
 #include "vmm/kvm/kvm.hpp"
@@ -100,6 +102,7 @@ class KvmMachine final : public Machine {
     [[nodiscard]] Result<> add_drive(const DriveConfig& drive, unsigned vcpu_count);
     [[nodiscard]] Result<std::unique_ptr<block::Disk>> open_disk(const DriveConfig& drive);
     [[nodiscard]] kvm::CpuidPolicy cpuid_policy(const VmConfig& config) const;
+    [[nodiscard]] Result<kvm::CpuidLeaves> template_cpuid(CpuTemplate model) const;
     [[nodiscard]] Result<> start_vcpu_threads(std::vector<kvm::Vcpu> vcpus);
     [[nodiscard]] Result<> finish_restore();
     void arrive();
@@ -373,8 +376,17 @@ kvm::CpuidPolicy KvmMachine::cpuid_policy(const VmConfig& config) const {
             .tsc_deadline = kvm_.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0};
 }
 
-Result<> KvmMachine::make_vcpus(const VmConfig& config) {
+Result<kvm::CpuidLeaves> KvmMachine::template_cpuid(CpuTemplate model) const {
     const auto supported = TRY(kvm_.supported_cpuid());
+    if (const auto missing = kvm::missing_for(supported, model); !missing.empty())
+        return fail(
+            "this host's CPU lacks what the CPU template {} has: {}; choose a lower one, or host",
+            kvm::to_string(model), fmt::join(missing, ", "));
+    return kvm::apply_template(supported, model);
+}
+
+Result<> KvmMachine::make_vcpus(const VmConfig& config) {
+    const auto supported = TRY(template_cpuid(config.machine.cpu_template));
     const auto policy = cpuid_policy(config);
     std::vector<kvm::Vcpu> vcpus;
     for (unsigned index = 0; index < config.machine.vcpu_count; ++index) {
@@ -434,6 +446,7 @@ Result<> KvmMachine::check_source(const VmConfig& config, const RestoreSource& s
             "--transport {}",
             state.transport == Transport::Pci ? "PCI" : "virtio-mmio",
             state.transport == Transport::Pci ? "pci" : "mmio");
+    // Of no template: one of another version might hide what this guest has been shown.
     const auto host = kvm::make_cpuid(TRY(kvm_.supported_cpuid()), cpuid_policy(config), 0);
     const auto missing = kvm::missing_features(state.vcpus.front().cpuid, host);
     if (!missing.empty())
@@ -502,9 +515,11 @@ Result<snapshot::MachineState> KvmMachine::save() {
     const auto msrs = TRY(kvm::saved_msr_list(kvm_));
     state.guest_clock = TRY(vm_->clock()).clock;
     state.wall_time = clock_.wall();
-    for (std::size_t i = 0; i < vcpus_->size(); ++i)
-        state.vcpus.push_back({.cpuid = cpuid_[i],
-                               .registers = TRY(kvm::save_registers(kvm_, vcpus_->vcpu(i), msrs))});
+    for (std::size_t i = 0; i < vcpus_->size(); ++i) {
+        auto registers = TRY(kvm::save_registers(kvm_, vcpus_->vcpu(i), msrs));
+        registers.msrs = kvm::shown_msrs(std::move(registers.msrs), cpuid_[i]);
+        state.vcpus.push_back({.cpuid = cpuid_[i], .registers = std::move(registers)});
+    }
     return state;
 }
 

@@ -82,6 +82,7 @@ Result<VmmReply> Monitor::carry_out(const action::PatchMachineConfig& action) {
     machine.smt = action.smt.value_or(machine.smt);
     machine.track_dirty_pages = action.track_dirty_pages.value_or(machine.track_dirty_pages);
     machine.huge_pages = action.huge_pages.value_or(machine.huge_pages);
+    machine.cpu_template = action.cpu_template.value_or(machine.cpu_template);
     TRY(check(machine));
     vm_.machine = machine;
     return Done{};

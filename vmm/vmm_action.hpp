@@ -82,6 +82,7 @@ struct PatchMachineConfig {
     std::optional<bool> smt;
     std::optional<bool> track_dirty_pages;
     std::optional<HugePages> huge_pages;
+    std::optional<CpuTemplate> cpu_template;
 };
 struct SetBootSource {
     static constexpr auto allowed = Allowed::PreBoot;

@@ -8,6 +8,8 @@
 
 #include "base/bytes.hpp"
 #include "tests/kvm/snapshot_steps.hpp"
+#include "vmm/kvm/cpu_template.hpp"
+#include "vmm/kvm/kvm.hpp"
 #include "vmm/layout.hpp"
 #include "vmm/snapshot/memory_file.hpp"
 #include "vmm/snapshot/save.hpp"
@@ -136,6 +138,41 @@ TEST_CASE("the clocks of a restored machine go on, or skip the time that has pas
         const auto ticks = passed / 1'000'000 * khz;
         CHECK(tsc_of(again) >= tsc_of(saved) + ticks);
         CHECK(tsc_of(again) < tsc_of(saved) + ticks + hour / 2'000'000 * khz);
+    }
+}
+
+TEST_CASE("a machine of a CPU template is saved with its CPU, and goes on with that") {
+    const auto supported = kvm::Kvm::open()->supported_cpuid();
+    REQUIRE(supported);
+    const PayloadFiles files;
+    for (const auto model :
+         {CpuTemplate::X86_64_v2, CpuTemplate::X86_64_v3, CpuTemplate::X86_64_v4}) {
+        CAPTURE(kvm::to_string(model));
+        auto config = files.config();
+        config.machine.cpu_template = model;
+        if (const auto missing = kvm::missing_for(*supported, model); !missing.empty()) {
+            std::string refusal;
+            try {
+                const SnapshotMachine machine(config);
+            } catch (const std::exception& error) {
+                refusal = error.what();
+            }
+            CHECK(refusal.contains(kvm::to_string(model)));
+            for (const auto& name : missing)
+                CHECK(refusal.contains(name));
+            continue;
+        }
+        SnapshotMachine original(config);
+        REQUIRE(original.machine().start());
+        REQUIRE(original.run_for(2));
+        REQUIRE(original.machine().pause());
+        const auto path = files.folder() / "of-template";
+        const auto saved = save_to(original, config, path);
+        CHECK(kvm::level_of(saved.vcpus[0].cpuid) == model);
+        SnapshotMachine copy(config, source_of(path));
+        CHECK(snapshot::encode(timeless(copy.save())) == snapshot::encode(timeless(saved)));
+        check_goes_on(copy);
+        std::filesystem::remove_all(path);
     }
 }
 

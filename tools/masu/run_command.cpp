@@ -74,6 +74,7 @@ struct RunOptions {
     FirewallOptions firewall;
     std::string name;
     std::string transport = "pci";
+    std::string cpu_template = "host";
     std::string log_level = "info";
     unsigned stop_timeout = 30;
     bool detach = false;
@@ -194,6 +195,7 @@ Result<> configure(const MonitorClient& client, const VmRecord& record, const Ru
     TRY(client.put("/machine-config",
                    boost::json::object{{"vcpu_count", record.cpus},
                                        {"mem_size_mib", record.memory_mib},
+                                       {"cpu_template", options.cpu_template},
                                        {"track_dirty_pages", options.track_dirty_pages}}));
     TRY(client.put("/boot-source", boot_source(record, options)));
     for (std::size_t i = 0; i < record.disks.size(); ++i) {
@@ -307,6 +309,10 @@ void add_machine_options(CLI::App& command, RunOptions& options) {
         .add_option("--memory", options.memory, "Memory, with suffix K, M, G or T (default 512M)")
         ->type_name("SIZE")
         ->excludes(type);
+    add_choice(command, "--cpu-template", options.cpu_template,
+               {"host", "x86-64-v2", "x86-64-v3", "x86-64-v4"},
+               "Show the guest what every CPU of that level has, and no more, so that snapshots "
+               "of it can be restored on other hosts (default host: all that this one has)");
     auto* image = command.get_option("image");
     command
         .add_option("--disk-size", options.disk_size,

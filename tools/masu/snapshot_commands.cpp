@@ -222,7 +222,8 @@ Result<int> inspect(const std::string& name, OutputFormat format) {
     for (const auto& above : TRY(snapshots.children_of(snapshot)))
         needed_by.emplace_back(above);
     object["needed_by"] = std::move(needed_by);
-    for (const auto* key : {"format", "masu_version", "transport", "drives"})
+    for (const auto* key : {"format", "masu_version", "transport", "cpu_template", "cpu_vendor",
+                            "cpu_level", "drives"})
         if (const auto* value = snapshot.manifest.if_contains(key))
             object[key] = *value;
     if (format == OutputFormat::Json)

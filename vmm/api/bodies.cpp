@@ -13,6 +13,12 @@ using Word = std::string_view;
 constexpr std::array huge_page_words{std::pair(Word("None"), HugePages::None),
                                      std::pair(Word("Transparent"), HugePages::Transparent),
                                      std::pair(Word("2M"), HugePages::Explicit2M)};
+// "None" is the reference's word.
+constexpr std::array template_words{std::pair(Word("None"), CpuTemplate::Host),
+                                    std::pair(Word("host"), CpuTemplate::Host),
+                                    std::pair(Word("x86-64-v2"), CpuTemplate::X86_64_v2),
+                                    std::pair(Word("x86-64-v3"), CpuTemplate::X86_64_v3),
+                                    std::pair(Word("x86-64-v4"), CpuTemplate::X86_64_v4)};
 constexpr std::array cache_words{std::pair(Word("Unsafe"), CacheType::Unsafe),
                                  std::pair(Word("Writeback"), CacheType::Writeback)};
 constexpr std::array engine_words{std::pair(Word("Sync"), IoEngine::Sync),
@@ -137,8 +143,8 @@ Result<MachineConfig> read_machine_config(JsonObject& body) {
     machine.track_dirty_pages = body.boolean("track_dirty_pages").value_or(false);
     machine.huge_pages =
         choice<HugePages>(body, "huge_pages", huge_page_words).value_or(HugePages::None);
-    if (const auto model = body.string("cpu_template"); model && *model != "None")
-        body.complain("cpu_template", "is not supported; leave it out, or say 'None'");
+    machine.cpu_template =
+        choice<CpuTemplate>(body, "cpu_template", template_words).value_or(CpuTemplate::Host);
     TRY(body.finish());
     return machine;
 }
@@ -151,12 +157,10 @@ Result<action::PatchMachineConfig> read_machine_patch(JsonObject& body) {
     patch.smt = body.boolean("smt");
     patch.track_dirty_pages = body.boolean("track_dirty_pages");
     patch.huge_pages = choice<HugePages>(body, "huge_pages", huge_page_words);
-    const auto model = body.string("cpu_template");
-    if (model && *model != "None")
-        body.complain("cpu_template", "is not supported; leave it out, or say 'None'");
+    patch.cpu_template = choice<CpuTemplate>(body, "cpu_template", template_words);
     TRY(body.finish());
     if (!patch.vcpu_count && !patch.mem_size_mib && !patch.smt && !patch.track_dirty_pages &&
-        !patch.huge_pages && !model)
+        !patch.huge_pages && !patch.cpu_template)
         return fail("{}: the patch is empty", body.where());
     return patch;
 }
@@ -252,8 +256,10 @@ void write(JsonWriter& json, const MachineConfig& machine) {
         .field("mem_size_mib", machine.mem_size_mib)
         .field("smt", machine.smt)
         .field("track_dirty_pages", machine.track_dirty_pages)
-        .field("huge_pages", word_for(huge_page_words, machine.huge_pages))
-        .end_object();
+        .field("huge_pages", word_for(huge_page_words, machine.huge_pages));
+    if (machine.cpu_template != CpuTemplate::Host)
+        json.field("cpu_template", word_for(template_words, machine.cpu_template));
+    json.end_object();
 }
 
 void write(JsonWriter& json, const FullConfig& config) {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "vmm/kvm/counted_list.hpp"
+#include "vmm/kvm/cpu_features.hpp"
 
 namespace masu::kvm {
 
@@ -197,6 +198,48 @@ std::vector<std::uint32_t> in_restore_order(std::vector<std::uint32_t> msrs) {
     });
     const auto repeated = std::ranges::unique(msrs);
     msrs.erase(repeated.begin(), repeated.end());
+    return msrs;
+}
+
+namespace {
+
+// MSRs that come with a bit of CPUID (Intel SDM vol. 4, table 2-2; AMD APM vol. 2, appendix A).
+struct MsrOfFeature {
+    std::uint32_t msr;
+    std::uint32_t function;
+    std::uint32_t index;
+    CpuidRegister reg;
+    std::uint32_t bits;  // any of them
+};
+constexpr std::array msrs_of_features{
+    MsrOfFeature{0x48, 7, 0, CpuidRegister::Edx, 1U << 26 | 1U << 27 | 1U << 31},  // SPEC_CTRL
+    MsrOfFeature{0xcf, 7, 0, CpuidRegister::Edx, 1U << 30},    // CORE_CAPABILITIES
+    MsrOfFeature{0xe1, 7, 0, CpuidRegister::Ecx, 1U << 5},     // UMWAIT_CONTROL
+    MsrOfFeature{0x10a, 7, 0, CpuidRegister::Edx, 1U << 29},   // ARCH_CAPABILITIES
+    MsrOfFeature{0x122, 7, 0, CpuidRegister::Edx, 1U << 29},   // TSX_CTRL, listed in the one before
+    MsrOfFeature{0x1c4, 0xd, 1, CpuidRegister::Eax, 1U << 4},  // XFD
+    MsrOfFeature{0x1c5, 0xd, 1, CpuidRegister::Eax, 1U << 4},  // XFD_ERR
+    MsrOfFeature{0x345, 1, 0, CpuidRegister::Ecx, 1U << 15},   // PERF_CAPABILITIES
+    MsrOfFeature{0xd90, 7, 0, CpuidRegister::Ebx, 1U << 14},   // BNDCFGS
+    MsrOfFeature{0xda0, 0xd, 1, CpuidRegister::Eax, 1U << 3},  // XSS
+};
+
+bool is_shown(std::uint32_t msr, std::span<const kvm_cpuid_entry2> leaves) {
+    constexpr std::uint32_t spec_ctrl = 0x48;
+    // AMD tells of SPEC_CTRL in a leaf of its own.
+    if (msr == spec_ctrl && (read_cpuid(leaves, 0x8000'0008, 0, CpuidRegister::Ebx) &
+                             (1U << 14 | 1U << 15 | 1U << 24)) != 0)
+        return true;
+    const auto* found = std::ranges::find(msrs_of_features, msr, &MsrOfFeature::msr);
+    return found == msrs_of_features.end() ||
+           (read_cpuid(leaves, found->function, found->index, found->reg) & found->bits) != 0;
+}
+
+}  // namespace
+
+std::vector<kvm_msr_entry> shown_msrs(std::vector<kvm_msr_entry> msrs,
+                                      std::span<const kvm_cpuid_entry2> leaves) {
+    std::erase_if(msrs, [&](const auto& msr) { return !is_shown(msr.index, leaves); });
     return msrs;
 }
 

@@ -53,9 +53,9 @@ inline constexpr std::uint32_t msr_tsc_deadline = 0x6e0;
 [[nodiscard]] Result<> restore_registers(const Kvm& kvm, Vcpu& vcpu, const VcpuRegisters& registers,
                                          std::uint64_t tsc_advance);
 
-// What the leaves use that `supported` (as made for this VM on this host) does not offer, by name:
-// "avx512f", "leaf 0x7 EBX bit 30"; empty when the guest can go on here.
-[[nodiscard]] std::vector<std::string> missing_features(std::span<const kvm_cpuid_entry2> saved,
-                                                        std::span<const kvm_cpuid_entry2> host);
+// Of the MSRs saved, those that a guest with these leaves can have used. The others hold the host's
+// business (ARCH_CAPABILITIES, ...), and another host would refuse them for nothing.
+[[nodiscard]] std::vector<kvm_msr_entry> shown_msrs(std::vector<kvm_msr_entry> msrs,
+                                                    std::span<const kvm_cpuid_entry2> leaves);
 
 }  // namespace masu::kvm

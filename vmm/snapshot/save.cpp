@@ -14,6 +14,8 @@
 #include "base/atomic_file.hpp"
 #include "base/fd.hpp"
 #include "vmm/api/json_writer.hpp"
+#include "vmm/kvm/cpu_features.hpp"
+#include "vmm/kvm/cpu_template.hpp"
 #include "vmm/snapshot/copy_file.hpp"
 #include "vmm/snapshot/memory_file.hpp"
 #include "vmm/snapshot/state_file.hpp"
@@ -41,9 +43,16 @@ Result<SavedDrive> save_drive(const DriveConfig& config, const std::string& fold
     return saved;
 }
 
+// What a host must have at least. Of a VM without a template: that, and perhaps more.
+std::string_view cpu_level(std::span<const kvm_cpuid_entry2> leaves) {
+    const auto level = kvm::level_of(leaves);
+    return level ? kvm::to_string(*level) : "x86-64";
+}
+
 std::string manifest(const MachineState& state, const SaveResult& result, const MemoryPlan& plan,
                      const std::vector<SavedDrive>& drives, const VmConfig& config,
                      const std::string& metadata) {
+    const auto shown = state.vcpus.empty() ? kvm::CpuidLeaves() : state.vcpus.front().cpuid;
     api::JsonWriter json;
     json.begin_object()
         .field("format", fmt::format("{}.{}", format_major, format_minor))
@@ -52,6 +61,9 @@ std::string manifest(const MachineState& state, const SaveResult& result, const 
         .field("saved_ms", state.wall_time / 1'000'000)
         .field("transport", state.transport == Transport::Pci ? "pci" : "mmio")
         .field("vcpu_count", state.vcpus.size())
+        .field("cpu_template", kvm::to_string(config.machine.cpu_template))
+        .field("cpu_vendor", kvm::cpu_vendor(shown))
+        .field("cpu_level", cpu_level(shown))
         .field("memory_bytes", state.memory_bytes)
         .field("memory_stored_bytes", result.memory_stored)
         .field("memory_written_bytes", result.memory_written)

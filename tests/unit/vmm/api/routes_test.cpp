@@ -143,7 +143,8 @@ TEST_CASE("bad bodies are refused with the reason") {
         {"PUT", "/machine-config", R"({"vcpu_count": 2, "mem_size_mib": 512, "huge_pages": "1G"})",
          "2M"},
         {"PUT", "/machine-config",
-         R"({"vcpu_count": 2, "mem_size_mib": 512, "cpu_template": "T2"})", "`cpu_template`"},
+         R"({"vcpu_count": 2, "mem_size_mib": 512, "cpu_template": "T2"})",
+         "x86-64-v2, x86-64-v3, x86-64-v4"},
         {"PUT", "/boot-source", R"({"kernel_image_path": 1})", "must be a string"},
         {"PUT", "/boot-source", R"({"kernel_image_path": "a\u0000b"})", "NUL"},
         {"PUT", "/entropy", R"({"rate_limiter": []})", "must be an object"},
@@ -257,6 +258,8 @@ TEST_CASE("replies carry the status and the JSON of what came out") {
     CHECK(to_reply(VmmReply(MachineConfig{.huge_pages = HugePages::Explicit2M})).body ==
           R"({"vcpu_count":1,"mem_size_mib":128,"smt":false,"track_dirty_pages":false,)"
           R"("huge_pages":"2M"})");
+    CHECK(to_reply(VmmReply(MachineConfig{.cpu_template = CpuTemplate::X86_64_v3}))
+              .body.ends_with(R"("huge_pages":"None","cpu_template":"x86-64-v3"})"));
 }
 
 TEST_CASE("metrics are grouped, also when a group grew late") {
