@@ -306,6 +306,13 @@ Result<> Monitor::load(const action::LoadSnapshot& action) {
             "{} only holds the pages written since the snapshot below it, and cannot be restored "
             "as it is: make it whole first, with `masu snapshot collapse`",
             action.directory);
+    const auto compressed =
+        fmt::format("{}/{}", action.directory, snapshot::compressed_memory_name);
+    if (!action.directory.empty() && ::access(action.memory_path.c_str(), F_OK) < 0 &&
+        ::access(compressed.c_str(), F_OK) == 0)
+        return fail("the memory of {} is compressed: unpack it first, with `masu snapshot "
+                    "decompress`",
+                    action.directory);
     snapshot::SnapshotId id;
     RestoreSource source{
         .state = TRY(snapshot::load_state(action.state_path, &id)),

@@ -22,6 +22,11 @@ Result<int> collapse(const std::string& name) {
     std::vector<Fd> others;
     for (const auto& other : TRY(snapshots.chain_of(snapshot))) {
         others.push_back(TRY(snapshots.hold(other.name)));
+        if (other.memory_file == MemoryFile::Compressed)
+            return fail(
+                "the memory of {}, which {} builds on, is compressed: unpack it first, "
+                "with `masu snapshot decompress {}`",
+                other.name, name, other.name);
         below.push_back(other.path);
     }
     Progress progress("collapsing " + name);

@@ -34,6 +34,7 @@ struct CreateOptions {
     bool diff = false;
     bool own_pages = false;
     bool live = false;
+    bool compress = false;
     OutputFormat format = OutputFormat::Text;
 };
 
@@ -107,7 +108,7 @@ void show_saved(const CreateOptions& options, boost::json::object saved, Nanosec
 }
 
 Result<int> create(const CreateOptions& options) {
-    const auto& [vm, name, keep_paused, diff, own_pages, live, format] = options;
+    const auto& [vm, name, keep_paused, diff, own_pages, live, compressed, format] = options;
     const auto store = TRY(open_store());
     const auto snapshots = TRY(open_snapshot_store());
     const auto folder = TRY(store.find(vm));
@@ -130,19 +131,13 @@ Result<int> create(const CreateOptions& options) {
     if (!saved)
         return std::unexpected(saved.error());
     TRY(check_parent(snapshots, name));
+    if (compressed) {
+        const auto held = TRY(snapshots.hold(name, true));
+        const auto snapshot = TRY(snapshots.find(name));
+        TRY(compress(snapshots, snapshot));
+    }
     show_saved(options, *saved, clock.now() - begun);
     return 0;
-}
-
-// VMs that live on a snapshot: its memory file is theirs until they have ended.
-Result<std::vector<std::string>> users_of(const std::string& name) {
-    const auto store = TRY(open_store());
-    std::vector<std::string> users;
-    for (const auto& folder : TRY(store.all()))
-        if (const auto status = look_at(folder);
-            status.alive() && status.record && status.record->snapshot == name)
-            users.push_back(folder.name());
-    return users;
 }
 
 boost::json::object summary(const Snapshot& snapshot, const std::vector<std::string>& users) {
@@ -156,6 +151,7 @@ boost::json::object summary(const Snapshot& snapshot, const std::vector<std::str
             {"memory_bytes", snapshot.memory_bytes},
             {"memory_stored_bytes", snapshot.memory_stored},
             {"memory_form", snapshot.memory_form},
+            {"memory_file", to_string(snapshot.memory_file)},
             {"stored_bytes", snapshot.stored_bytes()},
             {"in_use_by", std::move(clones)}};
 }
@@ -281,10 +277,15 @@ void add_create(CLI::App& group, Invocation& invocation) {
     auto* diff = command->add_flag(
         "--diff", options->diff,
         "Write only the pages that changed since the VM's last snapshot, over a copy of that");
+    auto* own =
+        command
+            ->add_flag("--own-pages", options->own_pages,
+                       "With --diff: keep those pages and no copy; see `masu snapshot collapse`")
+            ->needs(diff);
     command
-        ->add_flag("--own-pages", options->own_pages,
-                   "With --diff: keep those pages and no copy; see `masu snapshot collapse`")
-        ->needs(diff);
+        ->add_flag("--compress", options->compress,
+                   "Compress the memory file, once the VM goes on; see `masu snapshot compress`")
+        ->excludes(own);
     add_output_option(*command, options->format);
     command->footer(
         "The VM is paused meanwhile, unless --live is given. Its disks are copied as they are at "
@@ -349,6 +350,16 @@ void add_rm(CLI::App& group, Invocation& invocation) {
 
 }  // namespace
 
+Result<std::vector<std::string>> users_of(const std::string& name) {
+    const auto store = TRY(open_store());
+    std::vector<std::string> users;
+    for (const auto& folder : TRY(store.all()))
+        if (const auto status = look_at(folder);
+            status.alive() && status.record && status.record->snapshot == name)
+            users.push_back(folder.name());
+    return users;
+}
+
 void add_snapshot_command(CLI::App& program, Invocation& invocation) {
     auto* group = program.add_subcommand("snapshot", "Save VMs, and start them from there");
     group->require_subcommand(1);
@@ -364,6 +375,7 @@ void add_snapshot_command(CLI::App& program, Invocation& invocation) {
     add_restore(*group, invocation);
     add_clone(*group, invocation);
     add_collapse(*group, invocation);
+    add_compress(*group, invocation);
     add_rm(*group, invocation);
 }
 

@@ -164,10 +164,19 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
     return restored;
 }
 
+Result<> check_restorable(const Snapshot& snapshot) {
+    if (snapshot.memory_file == MemoryFile::Compressed)
+        return fail("the memory of {} is compressed: unpack it first, with `masu snapshot "
+                    "decompress {}`",
+                    snapshot.name, snapshot.name);
+    return {};
+}
+
 Result<int> restore(const RestoreOptions& options) {
     const auto snapshots = TRY(open_snapshot_store());
     auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
+    TRY(check_restorable(snapshot));
     auto store = TRY(open_store());
     const auto book = TRY(GroupStore(store.places().state).read());
     block_attach_signals();
@@ -208,6 +217,7 @@ Result<int> clone(RestoreOptions options) {
     const auto snapshots = TRY(open_snapshot_store());
     const auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
+    TRY(check_restorable(snapshot));
     auto store = TRY(open_store());
     const auto book = TRY(GroupStore(store.places().state).read());
     TRY(check_networks(snapshot, options, book));

@@ -46,6 +46,8 @@ Snapshot parse_manifest(const std::string& text, const std::string& name, const 
     snapshot.memory_written = manifest.contains("memory_written_bytes")
                                   ? manifest.at("memory_written_bytes").to_number<std::uint64_t>()
                                   : snapshot.memory_stored;
+    if (text_or_nothing("memory_file") == to_string(MemoryFile::Compressed))
+        snapshot.memory_file = MemoryFile::Compressed;
     snapshot.id = text_or_nothing("id");
     snapshot.parent_id = text_or_nothing("parent_id");
     snapshot.parent_path = text_or_nothing("parent_path");
@@ -233,8 +235,10 @@ Result<std::uint64_t> SnapshotStore::shared_bytes(const Snapshot& snapshot) cons
     return shared;
 }
 
-Result<> SnapshotStore::note_whole(const Snapshot& snapshot, std::uint64_t stored) const {
+Result<> SnapshotStore::note_whole(const Snapshot& snapshot, std::uint64_t stored,
+                                   MemoryFile form) const {
     auto manifest = snapshot.manifest;
+    manifest["memory_file"] = to_string(form);
     manifest["memory_form"] = "whole";
     manifest["memory_stored_bytes"] = stored;
     manifest["memory_written_bytes"] = stored;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <boost/json/object.hpp>
@@ -22,6 +23,12 @@ struct SnapshotDrive {
     std::string file;  // in the snapshot's directory; empty for a reference
 };
 
+// In which form a whole snapshot's memory lies there.
+enum class MemoryFile { Plain, Compressed };
+[[nodiscard]] constexpr std::string_view to_string(MemoryFile form) {
+    return form == MemoryFile::Plain ? "plain" : "compressed";
+}
+
 struct Snapshot {
     std::string name;
     std::string path;  // of the directory
@@ -33,8 +40,9 @@ struct Snapshot {
     // What was written out; the rest was copied or, by reflink, is shared with the snapshot below.
     std::uint64_t memory_written = 0;
     std::string memory_form;  // "whole", "on-base" or "own-pages" (snapshot::MemoryForm)
-    std::string id;           // snapshot::SnapshotId; empty of old ones
-    std::string parent_id;    // of "own-pages": it is needed
+    MemoryFile memory_file = MemoryFile::Plain;
+    std::string id;         // snapshot::SnapshotId; empty of old ones
+    std::string parent_id;  // of "own-pages": it is needed
     std::string parent_path;
     boost::json::object manifest;  // all of it
 
@@ -67,8 +75,9 @@ class SnapshotStore {
     [[nodiscard]] Result<std::vector<std::string>> children_of(const Snapshot& snapshot) const;
     // Of the memory file, what the file system shares with other files.
     [[nodiscard]] Result<std::uint64_t> shared_bytes(const Snapshot& snapshot) const;
-    // After a collapse: it is whole now.
-    [[nodiscard]] Result<> note_whole(const Snapshot& snapshot, std::uint64_t stored) const;
+    // It has a whole memory file of that form now, of `stored` bytes, and needs no other snapshot.
+    [[nodiscard]] Result<> note_whole(const Snapshot& snapshot, std::uint64_t stored,
+                                      MemoryFile form = MemoryFile::Plain) const;
 
     // Bytes already written of a snapshot that is being made, for progress.
     [[nodiscard]] std::uint64_t bytes_so_far(const std::string& name) const;

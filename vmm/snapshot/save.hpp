@@ -21,6 +21,7 @@ namespace masu::snapshot {
 // The names in a snapshot's directory.
 inline constexpr const char* state_name = "state";
 inline constexpr const char* memory_name = "memory";
+inline constexpr const char* compressed_memory_name = "memory.zst";  // in place of `memory`
 inline constexpr const char* manifest_name = "manifest.json";
 inline constexpr const char* own_memory_name = "memory.own";  // of MemoryForm::OwnPages
 inline constexpr const char* own_pages_name = "own-pages";    // which those are

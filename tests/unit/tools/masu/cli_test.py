@@ -229,6 +229,47 @@ class RunTest(CliTest):
             json.dump({"saved_ms": 1, "memory_bytes": 1, "memory_stored_bytes": 1, "drives": [],
                        "metadata": metadata}, file)
 
+    def test_a_snapshot_is_compressed_and_unpacked_again(self):
+        self.run_detached("web", "echo")
+        self.snapshot_of("web", "warm")
+        folder = os.path.join(self.folder, "state/snapshots/warm")
+        memory = (b"guest memory " * 400_000)[:4 << 20] + bytes(1 << 20) + os.urandom(300_000) + bytes(20_480 - 1568)
+        memory = memory[:len(memory) // 4096 * 4096]
+        for name, content in (("memory", memory), ("state", b"state")):
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(content)
+
+        def files():
+            return sorted(name for name in os.listdir(folder) if name.startswith("memory"))
+
+        def inspect():
+            return json.loads(self.masu("snapshot", "inspect", "warm", "--output", "json").stdout)
+
+        self.assertEqual(self.masu("snapshot", "compress", "warm").returncode, 0)
+        self.assertEqual(files(), ["memory.zst"])
+        self.assertEqual(inspect()["memory_file"], "compressed")
+        self.assertLess(inspect()["memory_stored_bytes"], len(memory) // 2)
+        self.assertEqual(self.masu("snapshot", "compress", "warm").returncode, 0)  # it is already
+        self.assertEqual(self.masu("snapshot", "decompress", "warm").returncode, 0)
+        self.assertEqual(files(), ["memory"])
+        self.assertEqual(inspect()["memory_file"], "plain")
+        with open(os.path.join(folder, "memory"), "rb") as file:
+            self.assertEqual(file.read(), memory)
+
+        # Of another snapshot, damaged, in use: refused, and nothing is changed.
+        self.assertEqual(self.masu("snapshot", "compress", "warm").returncode, 0)
+        with open(os.path.join(folder, "state"), "wb") as file:
+            file.write(b"another")
+        result = self.masu("snapshot", "decompress", "warm")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("of another snapshot", result.stderr.decode())
+        with open(os.path.join(folder, "memory.zst"), "r+b") as file:
+            file.truncate(1000)
+        result = self.masu("snapshot", "decompress", "warm")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("damaged", result.stderr.decode())
+        self.assertEqual(files(), ["memory.zst"])
+
     def config(self, name):
         return json.loads(self.masu("inspect", name, "--output", "json").stdout)["config"]
 
