@@ -32,6 +32,7 @@
 #include "vmm/net/guest_network.hpp"
 #include "vmm/platform.hpp"
 #include "vmm/snapshot/memory_file.hpp"
+#include "vmm/snapshot/served_memory.hpp"
 #include "vmm/snapshot/working_set.hpp"
 #include "vmm/virtio_devices.hpp"
 
@@ -62,6 +63,11 @@ class KvmMachine final : public Machine {
     void go_on_from(RestoreSource source) {
         arrival_ = source.readdressed;
         source_ = std::move(source);
+    }
+    // The memory's pages come from the handler at that socket from now on.
+    [[nodiscard]] Result<> have_memory_served(const std::string& handler) {
+        served_ = TRY(snapshot::ServedMemory::connect(ram_, handler, context_.memory_lost));
+        return {};
     }
     void populate(snapshot::PageList list) { population_.emplace(ram_, std::move(list)); }
 
@@ -119,7 +125,8 @@ class KvmMachine final : public Machine {
 
     kvm::Kvm kvm_;
     kvm::GuestRam ram_;
-    std::optional<snapshot::WorkingSetPopulation> population_;  // ends before ram_ does
+    std::unique_ptr<snapshot::ServedMemory> served_;            // ends before ram_ does
+    std::optional<snapshot::WorkingSetPopulation> population_;  // likewise
     DirtyPages dirty_;
     GuestMemory memory_;
     std::unique_ptr<kvm::Vm> vm_;
@@ -587,9 +594,13 @@ Result<std::unique_ptr<Machine>> Machine::create(const VmConfig& config, Machine
 Result<std::unique_ptr<Machine>> Machine::restore(const VmConfig& config, RestoreSource source,
                                                   MachineContext context) {
     auto kvm = TRY(kvm::Kvm::open());
-    auto ram = TRY(snapshot::map_memory(source.memory_path, source.state.memory_bytes));
+    auto ram = source.memory_handler.empty()
+                   ? TRY(snapshot::map_memory(source.memory_path, source.state.memory_bytes))
+                   : TRY(kvm::GuestRam::create_served(source.state.memory_bytes));
     auto machine = std::make_unique<KvmMachine>(std::move(context), std::move(kvm), std::move(ram));
     TRY(machine->check_source(config, source));
+    if (!source.memory_handler.empty())
+        TRY(machine->have_memory_served(source.memory_handler));
     if (source.working_set)
         machine->populate(*std::exchange(source.working_set, std::nullopt));
     machine->go_on_from(std::move(source));

@@ -48,6 +48,8 @@ struct MachineContext {
     // Called once, on the loop's thread (posted), when the guest stopped. The machine may be
     // destroyed from within.
     std::function<void(StopEvent)> stopped;
+    // Of a machine whose memory is served: snapshot::ServedMemory::Lost.
+    std::function<void(std::string)> memory_lost = {};
 };
 
 // What happens to the guest's clocks (kvmclock and TSC) when it is restored.
@@ -60,6 +62,8 @@ enum class ClockPolicy {
 struct RestoreSource {
     snapshot::MachineState state;
     std::string memory_path;
+    // The socket of a page fault handler that brings memory in; then there is no memory_path.
+    std::string memory_handler = {};
     ClockPolicy clock = ClockPolicy::Continue;
     std::optional<snapshot::PageList> working_set;  // to bring in ahead of the guest
     // Interfaces whose guest has another address here, and is told to ask for it.

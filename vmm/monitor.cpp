@@ -339,6 +339,7 @@ MachineContext Monitor::next_machine() {
             },
         .stopped = [this, generation = generation_](
                        StopEvent event) { on_stopped(generation, std::move(event)); },
+        .memory_lost = services_.memory_lost,
     };
 }
 

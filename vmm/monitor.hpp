@@ -57,6 +57,9 @@ struct MonitorServices {
     // Called once, when the VM has ended and its machine is gone. May be called from within
     // apply() and stop().
     std::function<void(const MonitorExit&)> ended;
+    // The guest's memory is lost, and whoever waits for it waits for ever, perhaps the loop too:
+    // ends the process. Any thread.
+    std::function<void(std::string reason)> memory_lost = {};
 };
 
 // Loop thread.
@@ -130,6 +133,7 @@ class Monitor {
     [[nodiscard]] Result<> take_flows(std::vector<RestoredFirewall> firewalls,
                                       const action::LoadSnapshot& action,
                                       const std::vector<std::string>& readdressed);
+    [[nodiscard]] static Result<> check_memory_file(const action::LoadSnapshot& action);
     [[nodiscard]] Result<> load(const action::LoadSnapshot& action);
     [[nodiscard]] Result<> gather_writes();
     [[nodiscard]] Result<snapshot::MemoryPlan> plan_memory(const action::CreateSnapshot& action);

@@ -10,8 +10,8 @@
 #include "vmm/api/config_file.hpp"
 #include "vmm/config_check.hpp"
 #include "vmm/monitor.hpp"
-#include "vmm/snapshot/memory_file.hpp"
 #include "vmm/snapshot/load_changes.hpp"
+#include "vmm/snapshot/memory_file.hpp"
 #include "vmm/snapshot/save.hpp"
 #include "vmm/snapshot/working_set.hpp"
 
@@ -245,8 +245,9 @@ std::optional<snapshot::PageList> Monitor::find_working_set(const action::LoadSn
                                                             const snapshot::SnapshotId& id,
                                                             std::uint64_t memory_bytes) {
     const auto path = fmt::format("{}/{}", action.directory, snapshot::working_set_name);
+    // A page fault handler knows best itself what to bring in first.
     if (action.directory.empty() || !action.use_working_set || action.record_working_set_ms ||
-        ::access(path.c_str(), F_OK) < 0)
+        !action.memory_handler.empty() || ::access(path.c_str(), F_OK) < 0)
         return std::nullopt;
     auto list = snapshot::load_page_list(path, snapshot::PageListKind::WorkingSet, memory_bytes);
     if (list && list->belongs_to != id)
@@ -298,25 +299,34 @@ Result<VmmReply> Monitor::carry_out(const action::EndWorkingSet&) {
     return Done{};
 }
 
-Result<> Monitor::load(const action::LoadSnapshot& action) {
+// Says why a directory without a memory file has none.
+Result<> Monitor::check_memory_file(const action::LoadSnapshot& action) {
+    if (action.directory.empty() || !action.memory_handler.empty() ||
+        ::access(action.memory_path.c_str(), F_OK) == 0)
+        return {};
     const auto own = fmt::format("{}/{}", action.directory, snapshot::own_memory_name);
-    if (!action.directory.empty() && ::access(action.memory_path.c_str(), F_OK) < 0 &&
-        ::access(own.c_str(), F_OK) == 0)
+    if (::access(own.c_str(), F_OK) == 0)
         return fail(
             "{} only holds the pages written since the snapshot below it, and cannot be restored "
             "as it is: make it whole first, with `masu snapshot collapse`",
             action.directory);
     const auto compressed =
         fmt::format("{}/{}", action.directory, snapshot::compressed_memory_name);
-    if (!action.directory.empty() && ::access(action.memory_path.c_str(), F_OK) < 0 &&
-        ::access(compressed.c_str(), F_OK) == 0)
-        return fail("the memory of {} is compressed: unpack it first, with `masu snapshot "
-                    "decompress`",
-                    action.directory);
+    if (::access(compressed.c_str(), F_OK) == 0)
+        return fail(
+            "the memory of {} is compressed: unpack it first, with `masu snapshot "
+            "decompress`, or have it served, with mem_backend",
+            action.directory);
+    return {};
+}
+
+Result<> Monitor::load(const action::LoadSnapshot& action) {
+    TRY(check_memory_file(action));
     snapshot::SnapshotId id;
     RestoreSource source{
         .state = TRY(snapshot::load_state(action.state_path, &id)),
         .memory_path = action.memory_path,
+        .memory_handler = action.memory_handler,
         .clock = action.clock_realtime ? ClockPolicy::Realtime : ClockPolicy::Continue};
     // Before anything is opened: the flows may be anyone's bytes.
     auto firewalls = TRY(restore_firewalls(source.state.interfaces, services_.clock.now()));

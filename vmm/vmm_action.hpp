@@ -239,6 +239,7 @@ struct LoadSnapshot {
     };
     std::string state_path;
     std::string memory_path;
+    std::string memory_handler;  // a page fault handler's socket, in place of memory_path
     bool resume = false;
     bool track_dirty_pages = false;
     bool clock_realtime = false;  // ClockPolicy::Realtime

@@ -75,8 +75,9 @@ SnapshotMachine::SnapshotMachine(const VmConfig& config) : loop_(require(EventLo
     machine_ = require(Machine::create(config, context()));
 }
 
-SnapshotMachine::SnapshotMachine(const VmConfig& config, RestoreSource source)
-    : loop_(require(EventLoop::create())) {
+SnapshotMachine::SnapshotMachine(const VmConfig& config, RestoreSource source,
+                                 std::function<void(std::string)> memory_lost)
+    : memory_lost_(std::move(memory_lost)), loop_(require(EventLoop::create())) {
     machine_ = require(Machine::restore(config, std::move(source), context()));
 }
 
@@ -87,7 +88,8 @@ MachineContext SnapshotMachine::context() {
             .boot_timer = boot_timer_,
             .network = network_,
             .console_output = [](auto) {},
-            .stopped = [](const StopEvent&) {}};
+            .stopped = [](const StopEvent&) {},
+            .memory_lost = memory_lost_};
 }
 
 bool SnapshotMachine::run_for(std::uint64_t requests) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -52,7 +53,9 @@ class PayloadFiles {
 class SnapshotMachine {
   public:
     explicit SnapshotMachine(const VmConfig& config);
-    SnapshotMachine(const VmConfig& config, RestoreSource source);
+    // `memory_lost`: of one whose memory is served (MachineContext).
+    SnapshotMachine(const VmConfig& config, RestoreSource source,
+                    std::function<void(std::string)> memory_lost = {});
 
     // Handles events until the payload has done `requests` more, or 10 s have passed.
     [[nodiscard]] bool run_for(std::uint64_t requests);
@@ -69,6 +72,7 @@ class SnapshotMachine {
   private:
     [[nodiscard]] MachineContext context();
 
+    std::function<void(std::string)> memory_lost_;
     std::unique_ptr<EventLoop> loop_;
     SystemClock clock_;
     Metrics metrics_;

@@ -43,7 +43,7 @@ ExitStatus Program::run() {
     if (console_)
         console_->flush(console_flush_milliseconds);
     print_boot_timer();
-    write_exit_file();
+    write_exit_file(*exit_);
     if (exit_->status != ExitStatus::Success)
         fmt::print(stderr, "masu-vmm: {}\n", exit_->reason);
     return exit_->status;
@@ -99,19 +99,22 @@ Result<> Program::set_up_monitor() {
     VmConfig initial;
     initial.id = options_.id;
     initial.transport = options_.transport;
-    monitor_ = std::make_unique<Monitor>(MonitorServices{.loop = *loop_,
-                                                         .clock = clock_,
-                                                         .metrics = metrics_,
-                                                         .boot_timer = boot_timer_,
-                                                         .console = *console_,
-                                                         .create_machine = factory_,
-                                                         .restore_machine = restorer_,
-                                                         .ended =
-                                                             [this](const MonitorExit& exit) {
-                                                                 exit_ = exit;
-                                                                 loop_->stop();
-                                                             }},
-                                         log_, std::move(initial), options_.reboot);
+    monitor_ = std::make_unique<Monitor>(
+        MonitorServices{
+            .loop = *loop_,
+            .clock = clock_,
+            .metrics = metrics_,
+            .boot_timer = boot_timer_,
+            .console = *console_,
+            .create_machine = factory_,
+            .restore_machine = restorer_,
+            .ended =
+                [this](const MonitorExit& exit) {
+                    exit_ = exit;
+                    loop_->stop();
+                },
+            .memory_lost = [this](std::string reason) { end_at_once(std::move(reason)); }},
+        log_, std::move(initial), options_.reboot);
     if (options_.metrics_path)
         TRY(monitor_->apply(action::SetMetrics{
             {.metrics_path = *options_.metrics_path, .emit_id = true, .properties = {}}}));
@@ -199,14 +202,23 @@ void Program::print_boot_timer() {
     fmt::print(stderr, "{}", table);
 }
 
-void Program::write_exit_file() const {
+void Program::end_at_once(std::string reason) const {
+    const MonitorExit exit{
+        .status = ExitStatus::Error, .kind = "memory-lost", .reason = std::move(reason)};
+    log_.error("instance ended", {kv("kind", exit.kind), kv("reason", exit.reason)});
+    write_exit_file(exit);
+    fmt::print(stderr, "masu-vmm: {}\n", exit.reason);
+    ::_exit(static_cast<int>(exit.status));
+}
+
+void Program::write_exit_file(const MonitorExit& exit) const {
     if (!options_.exit_file)
         return;
     api::JsonWriter json;
     json.begin_object()
-        .field("status", static_cast<unsigned>(exit_->status))
-        .field("kind", exit_->kind)
-        .field("reason", exit_->reason)
+        .field("status", static_cast<unsigned>(exit.status))
+        .field("kind", exit.kind)
+        .field("reason", exit.reason)
         .field("wall_time", clock_.wall() / 1'000'000'000)
         .end_object();
     if (auto written = write_file_atomically(*options_.exit_file, json.text() + "\n"); !written)

@@ -35,7 +35,9 @@ class Program {
     [[nodiscard]] Result<> watch_boot_timer();
     [[nodiscard]] api::HttpReply handle(const api::HttpRequest& request);
     void print_boot_timer();
-    void write_exit_file() const;
+    void write_exit_file(const MonitorExit& exit) const;
+    // Without taking anything apart, since that would wait for memory. Any thread.
+    [[noreturn]] void end_at_once(std::string reason) const;
 
     const Options options_;
     const Clock& clock_;

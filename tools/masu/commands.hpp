@@ -33,6 +33,7 @@ void add_sg_command(CLI::App& program, Invocation& invocation);
 void add_sg_counters_command(CLI::App& sg, Invocation& invocation);
 void add_prefix_list_command(CLI::App& program, Invocation& invocation);
 void add_snapshot_command(CLI::App& program, Invocation& invocation);
+void add_page_server(CLI::App& program, Invocation& invocation);
 void add_doctor_command(CLI::App& program, Invocation& invocation);
 void add_version_command(CLI::App& program, Invocation& invocation);
 void add_completion_command(CLI::App& program, Invocation& invocation);

@@ -377,6 +377,7 @@ void add_snapshot_command(CLI::App& program, Invocation& invocation) {
     add_collapse(*group, invocation);
     add_compress(*group, invocation);
     add_rm(*group, invocation);
+    add_page_server(program, invocation);
 }
 
 }  // namespace masu::cli

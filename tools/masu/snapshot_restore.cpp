@@ -13,6 +13,7 @@
 #include "tools/masu/group_rules.hpp"
 #include "tools/masu/monitor_client.hpp"
 #include "tools/masu/monitor_process.hpp"
+#include "tools/masu/restored_memory.hpp"
 #include "tools/masu/restored_network.hpp"
 #include "tools/masu/session.hpp"
 #include "tools/masu/snapshot_commands.hpp"
@@ -95,7 +96,7 @@ Result<> begin_running(const Store& store, const VmRecord& record, const VmFolde
 
 Result<> load(const Snapshot& snapshot, const VmRecord& record, const RestoreOptions& options,
               const RestoredAs& as, boost::json::array drives,
-              const std::vector<NetworkPort>& backends) {
+              const std::vector<NetworkPort>& backends, const boost::json::object& memory_backend) {
     const bool networked = !record.nets.empty();
     boost::json::object body{{"directory", snapshot.path},
                              {"resume_vm", !options.paused && !networked},
@@ -103,6 +104,8 @@ Result<> load(const Snapshot& snapshot, const VmRecord& record, const RestoreOpt
                              {"track_dirty_pages", options.track_dirty_pages},
                              {"working_set", !options.no_working_set},
                              {"drives", std::move(drives)}};
+    if (!memory_backend.empty())
+        body["mem_backend"] = memory_backend;
     if (options.record_working_set > 0)
         body["record_working_set_ms"] = options.record_working_set * 1000;
     if (networked)
@@ -115,8 +118,9 @@ Result<> load(const Snapshot& snapshot, const VmRecord& record, const RestoreOpt
         .put("/snapshot/load", std::move(body), load_timeout_ms);
 }
 
-Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOptions& options,
-                       const GroupBook& book, const std::string& name, const RestoredAs& as) {
+Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoredMemory& memory,
+                       const RestoreOptions& options, const GroupBook& book,
+                       const std::string& name, const RestoredAs& as) {
     auto record = snapshot.vm;
     record.name = name;
     TRY(choose_restored_network(options.network, book, as, record));
@@ -129,10 +133,15 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
     const auto begin = [&]() -> Result<Restored> {
         auto drives = TRY(own_drives(snapshot, folder, record));
         const auto backends = TRY(start_restored_network(store, record, folder));
+        const auto served =
+            TRY(prepare_memory(memory, snapshot, record, folder,
+                               !options.no_working_set && options.record_working_set == 0));
         std::vector<int> inherited;
         for (const auto& backend : backends)
             for (const auto& fd : backend.descriptors)
                 inherited.push_back(fd.get());
+        if (served.inherited)
+            inherited.push_back(served.inherited.get());
         auto monitor = TRY(start_monitor(record, folder, lock, options.log_level, inherited));
         const auto go_on = [&]() -> Result<Fd> {
             record.pid = monitor.pid;
@@ -140,7 +149,7 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
             Fd console;
             if (!options.detach)
                 console = TRY(connect_unix(record.console_socket()));
-            TRY(load(snapshot, record, options, as, std::move(drives), backends));
+            TRY(load(snapshot, record, options, as, std::move(drives), backends, served.field));
             if (!record.nets.empty())
                 TRY(begin_running(store, record, folder, options));
             return console;
@@ -164,24 +173,16 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoreOpti
     return restored;
 }
 
-Result<> check_restorable(const Snapshot& snapshot) {
-    if (snapshot.memory_file == MemoryFile::Compressed)
-        return fail("the memory of {} is compressed: unpack it first, with `masu snapshot "
-                    "decompress {}`",
-                    snapshot.name, snapshot.name);
-    return {};
-}
-
 Result<int> restore(const RestoreOptions& options) {
     const auto snapshots = TRY(open_snapshot_store());
     auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
-    TRY(check_restorable(snapshot));
+    const auto memory = TRY(choose_memory(snapshot));
     auto store = TRY(open_store());
     const auto book = TRY(GroupStore(store.places().state).read());
     block_attach_signals();
     const auto name = options.name.empty() ? snapshot.vm.name : options.name;
-    auto restored = TRY(start(store, snapshot, options, book, name, {}));
+    auto restored = TRY(start(store, snapshot, memory, options, book, name, {}));
     held.reset();  // from here on the VM's own record speaks for it
     if (options.detach) {
         std::puts(name.c_str());
@@ -217,10 +218,10 @@ Result<int> clone(RestoreOptions options) {
     const auto snapshots = TRY(open_snapshot_store());
     const auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
-    TRY(check_restorable(snapshot));
     auto store = TRY(open_store());
     const auto book = TRY(GroupStore(store.places().state).read());
     TRY(check_networks(snapshot, options, book));
+    const auto memory = TRY(choose_memory(snapshot));
     options.detach = true;
     const auto prefix = options.name.empty() ? snapshot.name : options.name;
     std::atomic<unsigned> next{1};
@@ -229,8 +230,8 @@ Result<int> clone(RestoreOptions options) {
     const auto work = [&] {
         for (unsigned number = next++; number <= options.count; number = next++) {
             const auto name = fmt::format("{}-{}", prefix, number);
-            const auto started =
-                start(store, snapshot, options, book, name, {.clone = true, .number = number});
+            const auto started = start(store, snapshot, memory, options, book, name,
+                                       {.clone = true, .number = number});
             const std::lock_guard lock(output);
             if (started) {
                 std::puts(name.c_str());

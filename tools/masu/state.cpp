@@ -46,12 +46,13 @@ Result<Fd> open_lock(const std::string& path, int flags) {
     return fd;
 }
 
-// Only what a monitor puts there, whatever vm.json says the folder is.
+// Only what a monitor and its page server put there, whatever vm.json says the folder is.
 void remove_socket_folder(const std::string& folder) {
     if (folder.empty())
         return;
     ::unlink((folder + "/api").c_str());
     ::unlink((folder + "/console").c_str());
+    ::unlink((folder + "/pages").c_str());
     ::rmdir(folder.c_str());
 }
 

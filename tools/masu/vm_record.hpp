@@ -22,7 +22,7 @@ struct VmRecord {
     std::int64_t created = 0;  // Unix time, seconds
     pid_t pid = 0;        // the monitor; 0 until it was started. Means nothing without the lock
     std::string monitor;  // path of masu-vmm
-    std::string socket_folder;  // holds the two sockets, and nothing else
+    std::string socket_folder;  // holds its sockets, and nothing else
     std::string type;           // instance type, or empty
     unsigned cpus = 1;
     std::uint64_t memory_mib = 512;
@@ -45,6 +45,8 @@ struct VmRecord {
 
     [[nodiscard]] std::string api_socket() const { return socket_folder + "/api"; }
     [[nodiscard]] std::string console_socket() const { return socket_folder + "/console"; }
+    // Where its page server waits for the monitor; gone once they have met.
+    [[nodiscard]] std::string pages_socket() const { return socket_folder + "/pages"; }
 };
 
 // What the VM is called in its metadata.

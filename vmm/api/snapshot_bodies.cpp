@@ -14,28 +14,30 @@ namespace {
 constexpr std::size_t max_metadata = 32 * KiB;
 constexpr std::uint64_t max_record_ms = 600'000;
 
-using BackendWord = std::pair<std::string_view, bool>;
-constexpr std::array<BackendWord, 2> backend_words{{{"File", true}, {"Uffd", false}}};
+enum class Backend { File, Uffd };
+constexpr std::array<std::pair<std::string_view, Backend>, 2> backend_words{
+    {{"File", Backend::File}, {"Uffd", Backend::Uffd}}};
 
-// Exactly one of mem_backend and mem_file_path.
-std::string read_memory_path(JsonObject& body) {
+// Where the pages of memory come from. With a directory, which has a memory file of its own, it may
+// be left out.
+void read_memory_backend(JsonObject& body, action::LoadSnapshot& load) {
     auto old_form = body.string("mem_file_path");
     auto backend = body.object("mem_backend");
-    if (old_form.has_value() == backend.has_value()) {
-        body.complain("mem_backend", "or mem_file_path must be given, and not both");
-        return {};
-    }
+    if (old_form && backend)
+        body.complain("mem_backend", "or mem_file_path may be given, and not both");
+    else if (!old_form && !backend && load.directory.empty())
+        body.complain("mem_backend", "or mem_file_path must be given");
     if (old_form)
-        return *old_form;
-    auto path = backend->required_string("backend_path");
-    const auto file = backend->choice<bool>("backend_type", backend_words);
-    if (!file)
+        load.memory_path = *old_form;
+    if (!backend)
+        return;
+    const auto path = backend->required_string("backend_path");
+    const auto type = backend->choice<Backend>("backend_type", backend_words);
+    if (!type)
         backend->complain("backend_type", "is missing");
-    else if (!*file)
-        backend->complain("backend_type", "Uffd is not supported; use File");
+    (type == Backend::Uffd ? load.memory_handler : load.memory_path) = path;
     if (const auto read = backend->finish(); !read)
         body.complain("mem_backend", read.error().message);
-    return path;
 }
 
 action::LoadSnapshot::Drive read_drive_change(JsonObject& body) {
@@ -103,8 +105,8 @@ Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body) {
         load.directory = *directory;
     } else {
         load.state_path = body.required_string("snapshot_path");
-        load.memory_path = read_memory_path(body);
     }
+    read_memory_backend(body, load);
     load.resume = body.boolean("resume_vm").value_or(false);
     const auto old_name = body.boolean("enable_diff_snapshots").value_or(false);
     load.track_dirty_pages = body.boolean("track_dirty_pages").value_or(false) || old_name;

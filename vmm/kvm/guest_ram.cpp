@@ -84,6 +84,12 @@ Result<GuestRam> GuestRam::create(std::uint64_t size, HugePages huge_pages, Back
     return GuestRam(std::move(file), std::move(*mapping), bytes);
 }
 
+Result<GuestRam> GuestRam::create_served(std::uint64_t size) {
+    auto ram = TRY(create(size, HugePages::None));
+    ram.served_ = true;
+    return ram;
+}
+
 Result<GuestRam> GuestRam::map_file(Fd file, std::uint64_t size) {
     auto mapping = Mapping::create("address space for guest memory", size + huge_page, PROT_NONE,
                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);

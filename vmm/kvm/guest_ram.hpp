@@ -30,8 +30,12 @@ class GuestRam {
     // must not change meanwhile.
     [[nodiscard]] static Result<GuestRam> map_file(Fd file, std::uint64_t size);
 
-    // Pages never touched are zero (and not those of a file).
-    [[nodiscard]] bool anonymous() const noexcept { return !file_; }
+    // `size` bytes that are not there before somebody else has brought them in
+    // (snapshot::ServedMemory). As create() makes them, without huge pages.
+    [[nodiscard]] static Result<GuestRam> create_served(std::uint64_t size);
+
+    // Pages never touched are zero (and neither those of a file nor somebody else's).
+    [[nodiscard]] bool anonymous() const noexcept { return !file_ && !served_; }
     [[nodiscard]] std::uint64_t size() const noexcept { return bytes_.size(); }
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
     // One or two regions in guest-physical order.
@@ -47,6 +51,7 @@ class GuestRam {
     Fd file_;
     Mapping mapping_;
     std::span<std::byte> bytes_;  // the aligned part of mapping_
+    bool served_ = false;
 };
 
 }  // namespace masu::kvm

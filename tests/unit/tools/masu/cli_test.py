@@ -9,6 +9,7 @@ import os
 import pty
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import termios
@@ -255,6 +256,22 @@ class RunTest(CliTest):
         self.assertEqual(inspect()["memory_file"], "plain")
         with open(os.path.join(folder, "memory"), "rb") as file:
             self.assertEqual(file.read(), memory)
+
+        # Restored as it is, with a page server that ends with its VM.
+        self.assertEqual(self.masu("snapshot", "compress", "warm").returncode, 0)
+        result = self.masu("snapshot", "restore", "warm", "--name", "again", "-d")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        backend = self.config("again")["snapshot/load"]["mem_backend"]
+        if backend["backend_type"] == "Uffd":
+            self.assertTrue(stat.S_ISSOCK(os.stat(backend["backend_path"]).st_mode))
+            socket_folder = os.path.dirname(backend["backend_path"])
+            self.assertEqual(self.masu("kill", "again").returncode, 0)
+            self.assertEqual(self.masu("rm", "again").returncode, 0)
+            self.assertFalse(os.path.exists(socket_folder))
+        else:  # this user's page faults cannot be handled
+            self.assertIn("unpacked into", result.stderr.decode())
+            self.assertEqual(self.masu("kill", "again").returncode, 0)
+        self.assertEqual(self.masu("snapshot", "decompress", "warm").returncode, 0)
 
         # Of another snapshot, damaged, in use: refused, and nothing is changed.
         self.assertEqual(self.masu("snapshot", "compress", "warm").returncode, 0)

@@ -112,6 +112,33 @@ TEST_CASE("a load with other backends and another identity is read to the last f
     CHECK(load.identity->hostname == "web");
 }
 
+TEST_CASE("memory to load comes from a file, or from a page fault handler") {
+    struct Backend {
+        const char* body;
+        const char* path;
+        const char* handler;
+    };
+    const auto backends = std::to_array<Backend>({
+        {R"({"directory": "/s"})", "/s/memory", ""},
+        {R"({"directory": "/s", "mem_backend": {"backend_type": "File", "backend_path": "/m"}})",
+         "/m", ""},
+        {R"({"directory": "/s", "mem_backend": {"backend_type": "Uffd", "backend_path": "/u"}})",
+         "/s/memory", "/u"},
+        {R"({"snapshot_path": "/s", "mem_file_path": "/m"})", "/m", ""},
+        {R"({"snapshot_path": "/s",
+             "mem_backend": {"backend_type": "Uffd", "backend_path": "/u"}})",
+         "", "/u"},
+    });
+    for (const auto& [body, path, handler] : backends) {
+        CAPTURE(body);
+        const auto loaded = route({"PUT", "/snapshot/load", body});
+        REQUIRE(is<action::LoadSnapshot>(loaded));
+        const auto& load = std::get<action::LoadSnapshot>(*loaded);
+        CHECK(load.memory_path == path);
+        CHECK(load.memory_handler == handler);
+    }
+}
+
 TEST_CASE("bad bodies are refused with the reason") {
     struct Bad {
         const char* method;
@@ -218,6 +245,13 @@ TEST_CASE("bad bodies are refused with the reason") {
          R"({"directory": "/s", "network_overrides": [{"iface_id": "e", "tap": "t"}]})", "tap"},
         {"PUT", "/snapshot/load", R"({"directory": "/s", "identity": {"hostname": "h"}})",
          "instance_id"},
+        {"PUT", "/snapshot/load", R"({"snapshot_path": "/s"})", "must be given"},
+        {"PUT", "/snapshot/load",
+         R"({"snapshot_path": "/s", "mem_file_path": "/m",
+             "mem_backend": {"backend_type": "File", "backend_path": "/m"}})",
+         "not both"},
+        {"PUT", "/snapshot/load",
+         R"({"snapshot_path": "/s", "mem_backend": {"backend_path": "/m"}})", "backend_type"},
         {"GET", "/balloon", "", "not supported"},
     });
     for (const auto& request : bad) {
