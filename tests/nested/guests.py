@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shlex
+import subprocess
 
 # In the order they must be loaded; those built into a kernel are absent.
 MODULES = (
@@ -78,6 +79,26 @@ def small_initramfs(module_directory, programs=()):
         path = pathlib.Path(module_directory) / f"{module}.ko"
         if path.exists():
             archive.file(f"modules/{path.name}", path.read_bytes())
+    return archive.bytes()
+
+
+def libraries_of(program):
+    """What the loader maps for a program; nothing for a static one."""
+    text = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+    return re.findall(r"(/\S+) \(0x", text)
+
+
+def programs_archive(programs):
+    """This machine's programs with their libraries, to come after a small guest's initramfs."""
+    files = {f"bin/{pathlib.Path(program).name}": program for program in programs}
+    for program in programs:
+        files.update({library.lstrip("/"): library for library in libraries_of(program)})
+    archive = Cpio()
+    folders = {folder for name in files for folder in pathlib.PurePath(name).parents}
+    for folder in sorted(folders - {pathlib.PurePath(".")}):
+        archive.directory(str(folder))
+    for name, source in files.items():
+        archive.file(name, pathlib.Path(source).read_bytes(), 0o755)
     return archive.bytes()
 
 

@@ -3,10 +3,10 @@ SVM), for machines whose own KVM is missing or runs no stock guest. It is up in 
 
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 
+from guests import libraries_of
 from hosts import Host, HostLost, TimedOut
 
 # An uncompressed kernel entered by PVH, no self-tests and no security modules: 2.3 s instead of 4.
@@ -26,7 +26,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 mkdir -p /dev/shm /dev/pts /dev/net; mount -t tmpfs shm /dev/shm; mount -t devpts devpts /dev/pts
 mount -t tmpfs tmp /tmp; mount -t tmpfs run /run; ip link set lo up
-for m in irqbypass ccp kvm kvm-amd loop tun llc stp bridge; do
+for m in irqbypass ccp kvm kvm-amd loop tun llc stp bridge veth; do
   [ ! -e /modules/$m.ko ] || insmod /modules/$m.ko
 done
 # Before the other CPUs run: see park() in agent.cpp.
@@ -39,15 +39,10 @@ poweroff -f
 """
 
 # Programs of this machine that tests use on a host, copied with their libraries.
-TOOLS = ("/usr/sbin/mke2fs", "/usr/sbin/e2fsck", "/usr/bin/curl", "/usr/bin/setpriv")
+TOOLS = ("/usr/sbin/mke2fs", "/usr/sbin/e2fsck", "/usr/bin/curl", "/usr/bin/setpriv",
+         "/usr/bin/iperf3", "/usr/bin/dbclient")  # fmt: skip
 # Not on PATH, where masu would use it in every test.
 PASST = "/usr/bin/passt"
-
-
-def libraries_of(program):
-    """What the loader maps for a program; nothing for a static one."""
-    text = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
-    return re.findall(r"(/\S+) \(0x", text)
 
 
 def copy(source, target):

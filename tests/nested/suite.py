@@ -17,6 +17,8 @@ from hosts import DirectHost, HostLost
 from nested_host import NestedHost, NestedImage
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# What a guest of `needs="network-programs"` has beside BusyBox: traffic, a client and an SSH server.
+NETWORK_PROGRAMS = ("/usr/bin/iperf3", "/usr/bin/curl", "/usr/sbin/dropbear")
 
 
 class Skip(Exception):
@@ -39,7 +41,7 @@ def test(cost=10, needs=()):
     """Registers a test: a function of a Host, which fails by raising. `cost` is about how many
     seconds it takes nested, to begin the long ones first; `needs` names places it reads besides
     the Debian image: kernel-6.12-cloud, kernel-6.1-generic, debian-cloud, debian-xfs, loader-shim,
-    loader-systemd-boot, loader-uki, loader-efi-stub."""
+    loader-systemd-boot, loader-uki, loader-efi-stub; network-programs is small/initramfs-network."""
 
     def register(function):
         TESTS.append(Test(function, cost, needs))
@@ -107,6 +109,13 @@ class Ground:
         (small / "initramfs").write_bytes(guests.small_initramfs(f"{debian}/modules", payloads))
         places = {"debian": debian, "small": small, **(extra_places or {})}
         for need in needs:
+            if need == "network-programs":
+                # Where one is not installed, the test finds no such file and says so.
+                if all(os.path.exists(program) for program in NETWORK_PROGRAMS):
+                    initramfs = (small / "initramfs").read_bytes()
+                    initramfs += guests.programs_archive(NETWORK_PROGRAMS)
+                    (small / "initramfs-network").write_bytes(initramfs)
+                continue
             places[need], is_kernel = make_place(need)
             if not is_kernel:
                 continue
