@@ -10,6 +10,7 @@
 #include "devices/virtio/mmio_transport.hpp"
 #include "devices/virtio/pci_transport.hpp"
 #include "devices/virtio/rng.hpp"
+#include "devices/vsock/virtio_vsock.hpp"
 #include "tests/unit/devices/block/memory_disk.hpp"
 #include "tests/unit/devices/net/fake_network.hpp"
 #include "tests/unit/devices/pci/fake_pci.hpp"
@@ -92,6 +93,17 @@ struct NetKind {
                                                   .tx_limits = {}},
                                                  *world.loop, world.log, world.metrics,
                                                  world.clock));
+    }
+    static void request(fake::Ring& ring, unsigned) { ring.chain().append_writable(256).build(); }
+};
+
+// Its connections are not saved (see tests/unit/devices/vsock/restore_test.cpp), but its queues
+// are.
+struct VsockKind {
+    static std::unique_ptr<Device> make(World& world) {
+        return std::move(*vsock::VirtioVsock::create(
+            {.guest_cid = 3, .connect = [](std::uint32_t) { return Fd(); }}, *world.loop, world.log,
+            world.metrics, world.clock));
     }
     static void request(fake::Ring& ring, unsigned) { ring.chain().append_writable(256).build(); }
 };
@@ -187,7 +199,8 @@ struct Pair {
 
 TEST_CASE_TEMPLATE("saved, restored and saved again, a device gives the same bytes", P,
                    Pair<RngKind, Mmio>, Pair<RngKind, Pci>, Pair<BlockKind, Mmio>,
-                   Pair<BlockKind, Pci>, Pair<NetKind, Mmio>, Pair<NetKind, Pci>) {
+                   Pair<BlockKind, Pci>, Pair<NetKind, Mmio>, Pair<NetKind, Pci>,
+                   Pair<VsockKind, Mmio>, Pair<VsockKind, Pci>) {
     // Before the driver came, just after it, with requests under way, and with one that waits.
     for (int stage = 0; stage < 5; ++stage) {
         World world;
@@ -252,7 +265,8 @@ TEST_CASE_TEMPLATE("a device restored in the middle of its work does each reques
 }
 
 TEST_CASE_TEMPLATE("a state that does not fit is refused and changes nothing", P,
-                   Pair<RngKind, Mmio>, Pair<BlockKind, Pci>, Pair<NetKind, Pci>) {
+                   Pair<RngKind, Mmio>, Pair<BlockKind, Pci>, Pair<NetKind, Pci>,
+                   Pair<VsockKind, Mmio>) {
     World world;
     fake::Ring ring(world.memory, 16, features);
     Side<typename P::Kind, typename P::Transport> original(world);
