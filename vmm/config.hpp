@@ -79,6 +79,12 @@ struct EntropyConfig {
     RateLimiterConfig rate_limiter;
 };
 
+// A socket device: its host side are Unix sockets at uds_path (see vmm/vsock_host.hpp).
+struct VsockConfig {
+    std::uint32_t guest_cid = 3;
+    std::string uds_path;
+};
+
 // What the monitor tells the guest about its network (DHCP, router advertisements), and answers
 // for.
 struct GuestNetworkConfig {
@@ -138,6 +144,7 @@ struct VmConfig {
     std::optional<MmdsConfig> mmds;
     std::optional<InstanceMetadataConfig> metadata;
     std::optional<EntropyConfig> entropy;
+    std::optional<VsockConfig> vsock;
     Transport transport = Transport::Pci;
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "devices/net/firewall/address.hpp"
+#include "devices/vsock/packet.hpp"
 
 namespace masu {
 namespace {
@@ -188,6 +189,16 @@ Result<> check(const NetworkInterfaceConfig& interface) {
     if (interface.mtu && *interface.mtu < min_mtu)
         return fail("interface {}: mtu is {}, but must be {} to 65535", interface.iface_id,
                     *interface.mtu, min_mtu);
+    return {};
+}
+
+Result<> check(const VsockConfig& vsock) {
+    if (vsock.guest_cid < vsock::first_guest_cid || vsock.guest_cid == vsock::any_cid)
+        return fail("vsock: guest_cid is {}, but must be {} to {}", vsock.guest_cid,
+                    vsock::first_guest_cid, vsock::any_cid - 1);
+    if (vsock.uds_path.empty() || vsock.uds_path.size() > max_uds_path)
+        return fail("vsock: uds_path {} has {} bytes, but must have 1 to {}: use another folder",
+                    vsock.uds_path, vsock.uds_path.size(), max_uds_path);
     return {};
 }
 

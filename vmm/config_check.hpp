@@ -16,7 +16,9 @@ inline constexpr std::size_t max_boot_args = 2047;
 inline constexpr std::size_t max_network_interfaces = 8;
 inline constexpr std::size_t max_dns_servers = 3;
 inline constexpr std::size_t max_user_data = 16384;
-inline constexpr std::uint16_t min_mtu = 68;         // of IPv4
+inline constexpr std::uint16_t min_mtu = 68;  // of IPv4
+// With "_" and a port behind it, it is the path of a Unix socket (107 bytes) still.
+inline constexpr std::size_t max_uds_path = 96;
 inline constexpr std::size_t max_drive_serial = 20;  // VIRTIO_BLK_ID_BYTES
 
 // Ids appear in paths of the API and in names of metrics: letters, digits and '_', at most 64.
@@ -29,6 +31,7 @@ inline constexpr std::size_t max_drive_serial = 20;  // VIRTIO_BLK_ID_BYTES
 [[nodiscard]] Result<> check(const BootSource& source);
 [[nodiscard]] Result<> check(const DriveConfig& drive);
 [[nodiscard]] Result<> check(const NetworkInterfaceConfig& interface);
+[[nodiscard]] Result<> check(const VsockConfig& vsock);
 // Before the start: the parts together.
 [[nodiscard]] Result<> check(const VmConfig& vm);
 

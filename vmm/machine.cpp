@@ -138,6 +138,7 @@ class KvmMachine final : public Machine {
     std::unique_ptr<VirtioDevices> virtio_;
     std::map<std::string, Drive> drives_;
     std::map<std::string, net::VirtioNet*> interfaces_;  // owned by virtio_
+    vsock::VirtioVsock* vsock_ = nullptr;                // owned by virtio_
     boot::EntryState entry_;
     Transport transport_ = Transport::Pci;
     std::uint64_t generation_id_ = 0;      // its guest address; 0: none
@@ -151,6 +152,8 @@ class KvmMachine final : public Machine {
 
 KvmMachine::~KvmMachine() {
     *alive_ = false;
+    if (context_.vsock != nullptr)
+        context_.vsock->release();
     if (vcpus_)
         vcpus_->stop();
 }
@@ -232,6 +235,14 @@ Result<> KvmMachine::make_devices(const VmConfig& config) {
         TRY(add_drive(drive, config.machine.vcpu_count));
     for (const auto& interface : config.network_interfaces)
         TRY(add_interface(interface.iface_id, config));
+    if (config.vsock) {
+        if (context_.vsock == nullptr)
+            return fail("the vsock has no socket on the host");
+        auto device =
+            TRY(context_.vsock->make_device(context_.loop, context_.log, context_.metrics, clock_));
+        vsock_ = device.get();
+        TRY(virtio_->attach("vsock", std::move(device)));
+    }
     if (config.entropy) {
         auto rng = TRY(virtio::Rng::create(to_limits(config.entropy->rate_limiter), context_.loop,
                                            clock_, context_.metrics));
@@ -556,6 +567,8 @@ void KvmMachine::arrive() {
     const auto readdressed = std::exchange(arrival_, std::nullopt);
     if (!readdressed)
         return;
+    if (vsock_ != nullptr)
+        vsock_->arrive();
     using enum net::VirtioNet::Arrival;
     for (auto& [id, device] : interfaces_)
         device->arrive(std::ranges::find(*readdressed, id) != readdressed->end() ? NewAddress

@@ -19,6 +19,7 @@
 #include "vmm/net/network.hpp"
 #include "vmm/page_set.hpp"
 #include "vmm/snapshot/machine_state.hpp"
+#include "vmm/vsock_host.hpp"
 
 namespace masu {
 
@@ -43,6 +44,7 @@ struct MachineContext {
     Metrics& metrics;
     BootTimer& boot_timer;
     Network& network;
+    VsockHost* vsock = nullptr;  // where the configuration has a vsock
     // Serial output of the guest, as it comes. Loop thread.
     std::function<void(std::span<const std::byte>)> console_output;
     // Called once, on the loop's thread (posted), when the guest stopped. The machine may be

@@ -199,6 +199,24 @@ Result<VmmReply> Monitor::carry_out(const action::SetEntropy& action) {
     return Done{};
 }
 
+Result<VmmReply> Monitor::carry_out(const action::SetVsock& action) {
+    TRY(check(action.vsock));
+    // The same path again is its own successor's.
+    auto before = std::exchange(vsock_, nullptr);
+    if (vm_.vsock && vm_.vsock->uds_path == action.vsock.uds_path)
+        before.reset();
+    auto opened = VsockHost::open(action.vsock, services_.loop);
+    if (!opened) {
+        vsock_ = std::move(before);
+        if (!vsock_)
+            vm_.vsock.reset();
+        return std::unexpected(std::move(opened).error());
+    }
+    vsock_ = *std::move(opened);
+    vm_.vsock = action.vsock;
+    return Done{};
+}
+
 Result<VmmReply> Monitor::carry_out(const action::SetLogger& action) {
     auto level = LogLevel::Info;
     if (action.logger.level)
@@ -332,6 +350,7 @@ MachineContext Monitor::next_machine() {
         .metrics = services_.metrics,
         .boot_timer = services_.boot_timer,
         .network = network_,
+        .vsock = vsock_.get(),
         .console_output =
             [this](std::span<const std::byte> bytes) {
                 panic_line_.feed(bytes);

@@ -17,6 +17,7 @@
 #include "vmm/snapshot/lineage.hpp"
 #include "vmm/snapshot/live_save.hpp"
 #include "vmm/vmm_action.hpp"
+#include "vmm/vsock_host.hpp"
 
 namespace masu {
 
@@ -107,6 +108,7 @@ class Monitor {
     [[nodiscard]] Result<VmmReply> carry_out(const action::PatchMmds& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::GetMmds& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetEntropy& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::SetVsock& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetLogger& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetMetrics& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::SetSerial& action);
@@ -161,7 +163,8 @@ class Monitor {
     Log log_;
     const bool reboot_;
     VmConfig vm_;
-    Network network_;  // outlives machine_, whose devices use it
+    Network network_;                   // outlives machine_, whose devices use it
+    std::unique_ptr<VsockHost> vsock_;  // so does this
     std::optional<LoggerConfig> logger_;
     std::optional<std::string> serial_out_path_;
     std::unique_ptr<MetricsFile> metrics_file_;

@@ -355,7 +355,7 @@ Result<VmmReply> Monitor::carry_out(const action::LoadSnapshot& action) {
     if (!services_.restore_machine)
         return fail("this monitor cannot load snapshots");
     if (!vm_.drives.empty() || !vm_.network_interfaces.empty() || vm_.boot_source || vm_.entropy ||
-        vm_.mmds || vm_.metadata)
+        vm_.vsock || vm_.mmds || vm_.metadata)
         return fail(
             "a snapshot brings its own configuration: load it into a monitor that has none");
     const auto before = vm_;
@@ -363,6 +363,7 @@ Result<VmmReply> Monitor::carry_out(const action::LoadSnapshot& action) {
     if (auto loaded = load(action); !loaded) {
         drop_machine();
         network_.close();
+        vsock_.reset();
         network_.store() = metadata_before;
         vm_ = before;
         return std::unexpected(std::move(loaded).error());

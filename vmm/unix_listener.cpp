@@ -53,6 +53,14 @@ Result<> clear_stale(const std::string& path, const sockaddr_un& address) {
 
 }  // namespace
 
+Result<Fd> connect_unix_now(const std::string& path) {
+    const auto address = TRY(address_of(path));
+    auto socket = TRY(new_socket());
+    if (::connect(socket.get(), generic(address), sizeof address) < 0)
+        return fail_errno(errno, "cannot connect to the socket {}", path);
+    return socket;
+}
+
 Result<std::unique_ptr<UnixListener>> UnixListener::create(EventLoop& loop, const std::string& path,
                                                            std::function<void(Fd)> accepted) {
     const auto address = TRY(address_of(path));

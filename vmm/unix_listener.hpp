@@ -13,6 +13,9 @@
 
 namespace masu {
 
+// A non-blocking socket, connected to who listens at `path` this moment.
+[[nodiscard]] Result<Fd> connect_unix_now(const std::string& path);
+
 // Loop thread.
 class UnixListener {
   public:

@@ -151,6 +151,12 @@ struct SetEntropy {
     static constexpr std::string_view name = "adding the entropy device";
     EntropyConfig entropy;
 };
+// Its socket is bound at once; a second time replaces the first.
+struct SetVsock {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "adding the vsock device";
+    VsockConfig vsock;
+};
 struct SetLogger {
     static constexpr auto allowed = Allowed::PreBoot;
     static constexpr std::string_view name = "setting the logger";
@@ -250,6 +256,7 @@ struct LoadSnapshot {
     std::optional<std::uint64_t> record_working_set_ms;
     std::vector<Drive> drives;
     std::vector<Interface> interfaces;
+    std::optional<std::string> uds_path;  // of the vsock here
     std::optional<Identity> identity;
 };
 // The guest is ready: what it has touched by now is its working set.
@@ -290,11 +297,12 @@ using VmmAction = std::variant<
     action::GetMetrics, action::GetBootTimer, action::SetMachineConfig, action::PatchMachineConfig,
     action::SetBootSource, action::SetDrive, action::SetNetworkInterface, action::SetSecurityGroups,
     action::GetFirewall, action::SetFlowLog, action::SetMmdsConfig, action::SetInstanceMetadata,
-    action::PutMmds, action::PatchMmds, action::GetMmds, action::SetEntropy, action::SetLogger,
-    action::SetMetrics, action::SetSerial, action::StartInstance, action::PatchDrive,
-    action::PatchNetworkInterface, action::CreateSnapshot, action::GetSaveProgress,
-    action::LoadSnapshot, action::EndWorkingSet, action::Pause, action::Resume,
-    action::FlushMetrics, action::SendCtrlAltDel, action::PressPowerButton, action::Stop>;
+    action::PutMmds, action::PatchMmds, action::GetMmds, action::SetEntropy, action::SetVsock,
+    action::SetLogger, action::SetMetrics, action::SetSerial, action::StartInstance,
+    action::PatchDrive, action::PatchNetworkInterface, action::CreateSnapshot,
+    action::GetSaveProgress, action::LoadSnapshot, action::EndWorkingSet, action::Pause,
+    action::Resume, action::FlushMetrics, action::SendCtrlAltDel, action::PressPowerButton,
+    action::Stop>;
 
 // What an action answers. Done: carried out, nothing to tell.
 struct Done {};

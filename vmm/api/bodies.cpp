@@ -221,6 +221,16 @@ Result<EntropyConfig> read_entropy(JsonObject& body) {
     return entropy;
 }
 
+Result<VsockConfig> read_vsock(JsonObject& body) {
+    VsockConfig vsock;
+    constexpr auto limit = std::numeric_limits<std::uint32_t>::max();
+    vsock.guest_cid = static_cast<std::uint32_t>(body.required_integer("guest_cid", limit));
+    vsock.uds_path = body.required_string("uds_path");
+    std::ignore = body.string("vsock_id");  // of older clients; there is one device
+    TRY(body.finish());
+    return vsock;
+}
+
 Result<LoggerConfig> read_logger(JsonObject& body) {
     LoggerConfig logger;
     logger.log_path = body.string("log_path");
@@ -283,6 +293,12 @@ void write(JsonWriter& json, const FullConfig& config) {
         write_limiter(json, config.vm.entropy->rate_limiter);
         json.end_object();
     }
+    if (config.vm.vsock)
+        json.key("vsock")
+            .begin_object()
+            .field("guest_cid", config.vm.vsock->guest_cid)
+            .field("uds_path", config.vm.vsock->uds_path)
+            .end_object();
     if (config.logger) {
         json.key("logger").begin_object();
         optional_field(json, "log_path", config.logger->log_path);

@@ -20,6 +20,7 @@ namespace masu::api {
 [[nodiscard]] Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body);
 void write(JsonWriter& json, const snapshot::SaveProgress& progress);
 [[nodiscard]] Result<EntropyConfig> read_entropy(JsonObject& body);
+[[nodiscard]] Result<VsockConfig> read_vsock(JsonObject& body);
 [[nodiscard]] Result<LoggerConfig> read_logger(JsonObject& body);
 [[nodiscard]] Result<MetricsConfig> read_metrics(JsonObject& body);
 [[nodiscard]] Result<action::SetSerial> read_serial(JsonObject& body);

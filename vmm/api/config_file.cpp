@@ -32,9 +32,11 @@ Result<std::vector<VmmAction>> parse_config(std::string_view text, const std::st
         actions.emplace_back(action::SetInstanceMetadata{TRY(read_instance_metadata(*section))});
     if (auto section = file.object("entropy"))
         actions.emplace_back(action::SetEntropy{TRY(read_entropy(*section))});
+    if (auto section = file.object("vsock"))
+        actions.emplace_back(action::SetVsock{TRY(read_vsock(*section))});
     if (auto section = file.object("serial"))
         actions.emplace_back(TRY(read_serial(*section)));
-    for (const auto* key : {"balloon", "cpu-config", "memory-hotplug", "pmem", "vsock"})
+    for (const auto* key : {"balloon", "cpu-config", "memory-hotplug", "pmem"})
         file.expect_nothing(key, "is not supported by this version of Masu");
     TRY(file.finish());
     return actions;

@@ -122,6 +122,11 @@ Result<VmmAction> put_entropy(const Call& call) {
     return action::SetEntropy{TRY(read_entropy(body))};
 }
 
+Result<VmmAction> put_vsock(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "vsock"));
+    return action::SetVsock{TRY(read_vsock(body))};
+}
+
 Result<VmmAction> put_snapshot_create(const Call& call) {
     auto body = TRY(JsonObject::parse(call.body, "snapshot/create"));
     return TRY(read_snapshot_create(body));
@@ -186,7 +191,7 @@ struct Route {
     Result<VmmAction> (*handler)(const Call&);
 };
 
-constexpr std::array<Route, 31> routes{{
+constexpr std::array<Route, 32> routes{{
     {"GET", "/", plain<action::GetInstanceInfo>},
     {"GET", "/version", plain<action::GetVersion>},
     {"GET", "/machine-config", plain<action::GetMachineConfig>},
@@ -206,6 +211,7 @@ constexpr std::array<Route, 31> routes{{
     {"PATCH", "/mmds", patch_mmds},
     {"GET", "/mmds", plain<action::GetMmds>},
     {"PUT", "/entropy", put_entropy},
+    {"PUT", "/vsock", put_vsock},
     {"PUT", "/actions", put_actions},
     {"PUT", "/snapshot/create", put_snapshot_create},
     {"GET", "/snapshot/create", plain<action::GetSaveProgress>},
@@ -221,8 +227,8 @@ constexpr std::array<Route, 31> routes{{
 }};
 
 // Known to other monitors with this API, not to this one.
-constexpr std::array<std::string_view, 6> absent_features{"cpu-config", "vsock",   "balloon",
-                                                          "pmem",       "hotplug", "memory"};
+constexpr std::array<std::string_view, 5> absent_features{"cpu-config", "balloon", "pmem",
+                                                          "hotplug", "memory"};
 
 // The path of "http://host/path" or "/path", without one slash at the end.
 std::string_view path_of(std::string_view target) {

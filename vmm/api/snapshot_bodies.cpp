@@ -121,9 +121,12 @@ Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body) {
     }
     for (auto& interface : body.objects("network_overrides"))
         load.interfaces.push_back(TRY(read_interface_change(interface)));
+    if (auto vsock = body.object("vsock_override")) {
+        load.uds_path = vsock->required_string("uds_path");
+        TRY(vsock->finish());
+    }
     load.identity = TRY(read_identity(body));
-    for (const auto* key : {"vsock_override", "huge_pages"})
-        body.expect_nothing(key, "is not supported by this version of Masu");
+    body.expect_nothing("huge_pages", "is not supported by this version of Masu");
     TRY(body.finish());
     return load;
 }

@@ -43,6 +43,16 @@ NetworkInterfaceConfig* find_interface(std::vector<VmmAction>& config, const std
     return nullptr;
 }
 
+// The socket of the one that was saved may be in use by it still.
+Result<> move_vsock(std::vector<VmmAction>& config, const std::string& uds_path) {
+    for (auto& setting : config)
+        if (auto* set = std::get_if<action::SetVsock>(&setting)) {
+            set->vsock.uds_path = uds_path;
+            return {};
+        }
+    return fail("the snapshot's machine has no vsock; leave vsock_override out");
+}
+
 }  // namespace
 
 Result<std::vector<std::string>> change_config(std::vector<VmmAction>& config,
@@ -54,6 +64,8 @@ Result<std::vector<std::string>> change_config(std::vector<VmmAction>& config,
         if (std::ranges::count(load.interfaces, change.iface_id, &Change::iface_id) > 1)
             return fail("network_overrides names interface {} twice", change.iface_id);
     }
+    if (load.uds_path)
+        TRY(move_vsock(config, *load.uds_path));
     for (auto& setting : config) {
         if (auto* metadata = std::get_if<action::SetInstanceMetadata>(&setting);
             metadata != nullptr && load.identity) {

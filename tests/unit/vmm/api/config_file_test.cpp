@@ -68,8 +68,10 @@ TEST_CASE("what is wrong is named with the file") {
         {R"({"boot-source": {"kernel_image_path": "/k"}, "drives": [1]})", "entry 0"},
         {R"({"boot-source": {"kernel_image_path": "/k"}, "drives": [{"drive_id": "a"}]})",
          "drives[0]"},
+        {R"({"boot-source": {"kernel_image_path": "/k"}, "balloon": {"amount_mib": 3}})",
+         "`balloon` is not supported"},
         {R"({"boot-source": {"kernel_image_path": "/k"}, "vsock": {"guest_cid": 3}})",
-         "`vsock` is not supported"},
+         "vsock: `uds_path` is missing"},
     });
     for (const auto& config : bad) {
         CAPTURE(config.text);
@@ -93,6 +95,7 @@ TEST_CASE("what GET /vm/config writes is a config file") {
          .serial = "S",
          .direct = true});
     config.vm.entropy = EntropyConfig{};
+    config.vm.vsock = VsockConfig{.guest_cid = 7, .uds_path = "/v"};
     config.logger = LoggerConfig{"/l", "info"};
     config.metrics = MetricsConfig{"/m", true, {{"k", "v"}}};
     config.serial_out_path = "/s";
@@ -100,7 +103,10 @@ TEST_CASE("what GET /vm/config writes is a config file") {
     write(json, config);
     const auto actions = parse_config(json.text(), "round trip");
     REQUIRE_MESSAGE(actions.has_value(), json.text());
-    REQUIRE(actions->size() == 7);
+    REQUIRE(actions->size() == 8);
+    const auto& vsock = std::get<action::SetVsock>((*actions)[6]).vsock;
+    CHECK(vsock.guest_cid == 7);
+    CHECK(vsock.uds_path == "/v");
     const auto& drive = std::get<action::SetDrive>((*actions)[4]).drive;
     CHECK(drive.rate_limiter == config.vm.drives[0].rate_limiter);
     CHECK(drive.overlay_path == "/o");

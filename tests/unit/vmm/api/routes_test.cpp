@@ -47,6 +47,11 @@ TEST_CASE("every endpoint takes its plain request") {
                R"({"drive_id": "a", "path_on_host": "/d", "is_root_device": false})"})));
     CHECK(is<action::PatchDrive>(route({"PATCH", "/drives/a", R"({"drive_id": "a"})"})));
     CHECK(is<action::SetEntropy>(route({"PUT", "/entropy", "{}"})));
+    const auto vsock =
+        route({"PUT", "/vsock", R"({"vsock_id": "v", "guest_cid": 4294967295, "uds_path": "/v"})"});
+    REQUIRE(is<action::SetVsock>(vsock));
+    CHECK(std::get<action::SetVsock>(*vsock).vsock.guest_cid == 0xffff'ffff);
+    CHECK(std::get<action::SetVsock>(*vsock).vsock.uds_path == "/v");
     CHECK(is<action::SetLogger>(route({"PUT", "/logger", R"({"level": "Warning"})"})));
     CHECK(is<action::SetMetrics>(route({"PUT", "/metrics", R"({"metrics_path": "/m"})"})));
     CHECK(is<action::SetSerial>(route({"PUT", "/serial", R"({"serial_out_path": "/s"})"})));
@@ -222,6 +227,13 @@ TEST_CASE("bad bodies are refused with the reason") {
         {"GET", "", "", "no path"},
         {"GET", "/vm/config/more", "", "no path"},
         {"PUT", "/cpu-config", "{}", "not supported"},
+        {"PUT", "/vsock", R"({"uds_path": "/v"})", "`guest_cid` is missing"},
+        {"PUT", "/vsock", R"({"guest_cid": 4294967296, "uds_path": "/v"})", "guest_cid"},
+        {"PUT", "/vsock", R"({"guest_cid": -1, "uds_path": "/v"})", "guest_cid"},
+        {"PUT", "/vsock", R"({"guest_cid": 3, "uds_path": "/v", "port": 1})",
+         "unknown field `port`"},
+        {"PUT", "/snapshot/load", R"({"directory": "/s", "vsock_override": {"path": "/v"}})",
+         "uds_path"},
         {"PUT", "/network-interfaces/eth0", "{}", "`iface_id` is missing"},
         {"PUT", "/network-interfaces/eth0", R"({"iface_id":"eth1","host_dev_name":"t"})", "eth1"},
         {"PUT", "/network-interfaces/a-b", R"({"iface_id":"a-b","host_dev_name":"t"})", "a-b"},
