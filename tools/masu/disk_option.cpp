@@ -1,8 +1,6 @@
 // Parses --disk, and turns it into an API request.
 #include "tools/masu/disk_option.hpp"
 
-#include <vector>
-
 #include "base/bytes.hpp"
 #include "devices/block/disk.hpp"
 #include "tools/masu/host_file.hpp"
@@ -11,21 +9,6 @@ namespace masu::cli {
 namespace {
 
 constexpr std::size_t serial_max = 20;  // VIRTIO_BLK_T_GET_ID
-
-std::vector<std::string> split_at_single_commas(std::string_view text) {
-    std::vector<std::string> parts(1);
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] != ',') {
-            parts.back() += text[i];
-        } else if (i + 1 < text.size() && text[i + 1] == ',') {
-            parts.back() += ',';
-            ++i;
-        } else {
-            parts.emplace_back();
-        }
-    }
-    return parts;
-}
 
 Result<std::uint64_t> parse_rate(std::string_view key, std::string_view text) {
     const auto value = parse_size(text);
@@ -99,6 +82,21 @@ std::optional<std::uint64_t> number_of(const boost::json::object& object, std::s
 }
 
 }  // namespace
+
+std::vector<std::string> split_at_single_commas(std::string_view text) {
+    std::vector<std::string> parts(1);
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] != ',') {
+            parts.back() += text[i];
+        } else if (i + 1 < text.size() && text[i + 1] == ',') {
+            parts.back() += ',';
+            ++i;
+        } else {
+            parts.emplace_back();
+        }
+    }
+    return parts;
+}
 
 Result<DiskOption> parse_disk_option(std::string_view text) {
     const auto parts = split_at_single_commas(text);

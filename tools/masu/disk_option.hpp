@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <boost/json/object.hpp>
 
@@ -25,7 +26,9 @@ struct DiskOption {
     bool operator==(const DiskOption&) const = default;
 };
 
-// A comma that belongs to a file name is written twice (",,").
+// The settings of an option. A comma that belongs to a file name is written twice (",,").
+[[nodiscard]] std::vector<std::string> split_at_single_commas(std::string_view text);
+
 [[nodiscard]] Result<DiskOption> parse_disk_option(std::string_view text);
 
 // Makes the paths absolute and refuses what cannot be a disk: a missing file, a folder.

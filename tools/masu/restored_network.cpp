@@ -15,12 +15,6 @@ namespace {
 constexpr std::string_view number_mark = "{n}";
 constexpr unsigned last_port = 65535;
 
-std::string with_number(std::string text, unsigned number) {
-    for (auto at = text.find(number_mark); at != std::string::npos; at = text.find(number_mark))
-        text.replace(at, number_mark.size(), std::to_string(number));
-    return text;
-}
-
 // What the guest has read of its interface when it booted stays; what the option leaves out too.
 Result<NetOption> chosen_net(const std::string& text, const NetOption& saved) {
     auto net = TRY(parse_net_option(text));
@@ -80,6 +74,12 @@ Result<> choose_ports(const std::vector<std::string>& texts, const RestoredAs& a
 }
 
 }  // namespace
+
+std::string with_number(std::string text, unsigned number) {
+    for (auto at = text.find(number_mark); at != std::string::npos; at = text.find(number_mark))
+        text.replace(at, number_mark.size(), std::to_string(number));
+    return text;
+}
 
 Result<> choose_restored_network(const RestoredNetworkOptions& options, const GroupBook& book,
                                  const RestoredAs& as, VmRecord& record) {

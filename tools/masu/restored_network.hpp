@@ -30,6 +30,9 @@ struct RestoredAs {
     unsigned number = 1;
 };
 
+// `text` with the clone's number in place of each "{n}".
+[[nodiscard]] std::string with_number(std::string text, unsigned number);
+
 // Changes nets, ports and security groups of the saved VM's record to those it has from now on.
 [[nodiscard]] Result<> choose_restored_network(const RestoredNetworkOptions& options,
                                                const GroupBook& book, const RestoredAs& as,

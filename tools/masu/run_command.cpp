@@ -56,6 +56,7 @@ constexpr const char* footer =
     "  masu run --kernel vmlinux --cpus 4 --memory 6G --disk root.ext4,ro --disk "
     "data.raw,iops=3000,bw=125M\n"
     "  masu run debian -p 2222:22 -p 0.0.0.0:8080:80 --security-group web --udp-timeout 60\n"
+    "  masu run debian --vsock auto,uds=/run/web.vsock\n"
     "  masu run debian --log-format '${srcaddr} ${dstaddr} ${dstport} ${action} ${flow-direction}'";
 
 struct RunOptions {
@@ -73,6 +74,7 @@ struct RunOptions {
     FlowLogOptions flow_logs;
     FirewallOptions firewall;
     std::string name;
+    std::string vsock;
     std::string transport = "pci";
     std::string cpu_template = "host";
     std::string log_level = "info";
@@ -165,6 +167,8 @@ Result<VmRecord> make_record(const RunOptions& options, const Places& places, Fd
     const GroupStore groups(TRY(open_store()).places().state);
     const auto book = TRY(groups.read());
     record.security_groups = TRY(resolve_groups(book, options.security_groups));
+    if (!options.vsock.empty())
+        record.vsock = TRY(parse_vsock_option(options.vsock));
     record.transport = options.transport;
     record.reboot = !options.no_reboot;
     record.remove = options.remove;
@@ -203,6 +207,8 @@ Result<> configure(const MonitorClient& client, const VmRecord& record, const Ru
         TRY(client.put("/drives/" + id, drive_request(record.disks[i], id)));
     }
     TRY(configure_networks(client, record, backends, metadata));
+    if (record.vsock)
+        TRY(client.put("/vsock", vsock_request(*record.vsock)));
     TRY(client.put("/entropy", boost::json::object{}));
     return {};
 }
@@ -327,6 +333,12 @@ void add_machine_options(CLI::App& command, RunOptions& options) {
         ->type_name("FILE[,SETTING]...")
         ->allow_extra_args(false)
         ->take_all();
+    command
+        .add_option("--vsock", options.vsock,
+                    "A socket device, by which programs in the guest and on this machine reach "
+                    "each other without a network: the guest's CID, or auto (3), and uds=PATH, "
+                    "the Unix socket it has here (default: one that `masu inspect` shows)")
+        ->type_name("CID|auto[,uds=PATH]");
     add_choice(command, "--transport", options.transport, {"pci", "mmio"},
                "How virtio devices are attached (default pci)");
 }

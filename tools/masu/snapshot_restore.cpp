@@ -11,6 +11,7 @@
 
 #include "tools/masu/attach.hpp"
 #include "tools/masu/group_rules.hpp"
+#include "tools/masu/host_file.hpp"
 #include "tools/masu/monitor_client.hpp"
 #include "tools/masu/monitor_process.hpp"
 #include "tools/masu/restored_memory.hpp"
@@ -35,6 +36,7 @@ struct RestoreOptions {
     std::string log_level = "info";
     unsigned count = 1;
     RestoredNetworkOptions network;
+    std::string vsock_path;
     bool detach = false;
     bool remove = false;
     bool paused = false;
@@ -112,10 +114,23 @@ Result<> load(const Snapshot& snapshot, const VmRecord& record, const RestoreOpt
         body["network_overrides"] =
             network_overrides(record, backends, !options.network.nets.empty(),
                               as.clone ? record.name : snapshot.vm.name);
+    if (record.vsock)
+        body["vsock_override"] = boost::json::object{{"uds_path", record.vsock->path}};
     if (as.clone)
         body["identity"] = identity_of(record);
     return MonitorClient(record.api_socket(), record.name)
         .put("/snapshot/load", std::move(body), load_timeout_ms);
+}
+
+// A socket of its own: the saved VM's may be in use.
+Result<> choose_vsock(const RestoreOptions& options, unsigned number, VmRecord& record) {
+    if (!record.vsock && !options.vsock_path.empty())
+        return fail("--vsock-path: the saved VM has no vsock");
+    if (record.vsock)
+        record.vsock->path = options.vsock_path.empty()
+                                 ? std::string()
+                                 : absolute_path(with_number(options.vsock_path, number));
+    return {};
 }
 
 Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoredMemory& memory,
@@ -124,6 +139,7 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoredMem
     auto record = snapshot.vm;
     record.name = name;
     TRY(choose_restored_network(options.network, book, as, record));
+    TRY(choose_vsock(options, as.number, record));
     record.pid = 0;
     record.snapshot = snapshot.name;
     record.remove = options.remove;
@@ -222,6 +238,11 @@ Result<int> clone(RestoreOptions options) {
     const auto book = TRY(GroupStore(store.places().state).read());
     TRY(check_networks(snapshot, options, book));
     const auto memory = TRY(choose_memory(snapshot));
+    if (options.count > 1 && !options.vsock_path.empty() && !options.vsock_path.contains("{n}"))
+        return fail(
+            "each clone needs a vsock path of its own: --vsock-path {}{{n}}, where {{n}} is the "
+            "clone's number",
+            options.vsock_path);
     options.detach = true;
     const auto prefix = options.name.empty() ? snapshot.name : options.name;
     std::atomic<unsigned> next{1};
@@ -293,6 +314,11 @@ std::shared_ptr<RestoreOptions> add_common(CLI::App& command) {
                      "Do not bring in the recorded working set ahead of the guest");
     command.add_flag("--rm", options->remove, "Delete the VM's state when it has ended");
     add_network_options(command, options->network);
+    command
+        .add_option("--vsock-path", options->vsock_path,
+                    "Where the Unix socket of its vsock is (default: one that `masu inspect` "
+                    "shows). {n}: the clone's number")
+        ->type_name("PATH");
     add_choice(command, "--log-level", options->log_level,
                {"trace", "debug", "info", "warn", "error", "off"},
                "How much the monitor logs (default info)");

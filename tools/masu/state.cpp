@@ -53,6 +53,11 @@ void remove_socket_folder(const std::string& folder) {
     ::unlink((folder + "/api").c_str());
     ::unlink((folder + "/console").c_str());
     ::unlink((folder + "/pages").c_str());
+    // Its own, and those of whom the guest reaches by a port.
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error))
+        if (entry.path().filename().string().starts_with("vsock") && entry.is_socket(error))
+            ::unlink(entry.path().c_str());
     ::rmdir(folder.c_str());
 }
 
@@ -184,7 +189,7 @@ Result<Fd> Store::take_store_lock() const {
 }
 
 Result<std::string> Store::make_socket_folder(const std::string& id) const {
-    constexpr std::size_t longest_entry = sizeof("/console");
+    constexpr std::size_t longest_entry = sizeof("/vsock_4294967295");
     auto folder = places_.runtime + "/" + id;
     if (folder.size() + longest_entry <= sizeof(sockaddr_un::sun_path)) {
         TRY(make_folder(places_.runtime));
@@ -226,6 +231,8 @@ Result<Fd> Store::fill(const std::string& temporary, VmRecord& record) const {
     record.id = TRY(random_id());
     record.created = std::time(nullptr);
     record.socket_folder = TRY(make_socket_folder(record.id));
+    if (record.vsock && record.vsock->path.empty())
+        record.vsock->path = record.socket_folder + "/vsock";
     TRY(VmFolder(temporary, record.name).write(record));
     return lock;
 }

@@ -81,8 +81,8 @@ class Store {
         VmFolder folder;
         Fd lock;  // exclusive; for the monitor to inherit
     };
-    // Makes the VM's folder and socket folder, fills in id, created and socket_folder, and writes
-    // vm.json. Refused when a VM of that name exists, alive or not.
+    // Makes the VM's folder and socket folder, fills in id, created, socket_folder and the
+    // vsock's path, and writes vm.json. Refused when a VM of that name exists, alive or not.
     [[nodiscard]] Result<Created> create(VmRecord& record);
 
     // Where the folder of a VM of that name is, or would be.

@@ -55,6 +55,8 @@ VmRecord record_from(const boost::json::object& object) {
     if (const auto* firewall = object.if_contains("firewall"))
         record.firewall = firewall_settings_from_json(firewall->as_object());
     record.account_id = scalar_at(object, "account_id");
+    if (const auto* vsock = object.if_contains("vsock"))
+        record.vsock = vsock_from_json(vsock->as_object());
     record.transport = text_at(object, "transport");
     record.reboot = object.at("reboot").as_bool();
     record.remove = object.at("remove").as_bool();
@@ -106,6 +108,8 @@ boost::json::object to_json(const VmRecord& record) {
     object["security_groups"] =
         boost::json::array(record.security_groups.begin(), record.security_groups.end());
     object["firewall"] = to_json(record.firewall);
+    if (record.vsock)
+        object["vsock"] = to_json(*record.vsock);
     if (record.initrd)
         object["initrd"] = *record.initrd;
     if (!record.account_id.empty())

@@ -13,6 +13,7 @@
 #include "tools/masu/firewall_settings.hpp"
 #include "tools/masu/net_option.hpp"
 #include "tools/masu/passt_process.hpp"
+#include "tools/masu/vsock_option.hpp"
 
 namespace masu::cli {
 
@@ -22,7 +23,7 @@ struct VmRecord {
     std::int64_t created = 0;  // Unix time, seconds
     pid_t pid = 0;        // the monitor; 0 until it was started. Means nothing without the lock
     std::string monitor;  // path of masu-vmm
-    std::string socket_folder;  // holds its sockets, and nothing else
+    std::string socket_folder;  // holds the VM's sockets, and nothing else
     std::string type;           // instance type, or empty
     unsigned cpus = 1;
     std::uint64_t memory_mib = 512;
@@ -36,6 +37,7 @@ struct VmRecord {
     std::vector<std::string> security_groups;  // ids
     FirewallSettings firewall;
     std::string account_id;  // in metadata and flow logs; empty: none was given
+    std::optional<VsockOption> vsock;
     std::string transport = "pci";
     bool reboot = true;   // a guest's reboot starts it again
     bool remove = false;  // --rm

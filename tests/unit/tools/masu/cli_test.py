@@ -9,6 +9,7 @@ import os
 import pty
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
@@ -322,6 +323,40 @@ class RunTest(CliTest):
         self.assertNotIn("identity", load)
         self.assertEqual(load["network_overrides"][0]["guest_network"]["hostname"], "web")
         self.assertEqual(self.state("again"), "paused")
+
+    def test_a_vsock_is_in_the_folder_of_each_vm_or_where_it_is_wanted(self):
+        self.run_detached("a", "echo", options=("--vsock", "auto"))
+        vm = json.loads(self.masu("inspect", "a", "--output", "json").stdout)
+        path = vm["vsock"]["uds_path"]
+        self.assertEqual(vm["config"]["vsock"], {"guest_cid": 3, "uds_path": path})
+        self.assertEqual(path, vm["socket_folder"] + "/vsock")
+        self.run_detached("b", "echo", options=("--vsock", "7,uds=" + self.folder + "/x,,y"))
+        self.assertEqual(self.config("b")["vsock"], {"guest_cid": 7, "uds_path": self.folder + "/x,y"})
+        self.snapshot_of("b", "warm")
+        result = self.masu("snapshot", "clone", "warm", "--count", "2")
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        paths = [self.config(f"warm-{n}")["snapshot/load"]["vsock_override"]["uds_path"] for n in (1, 2)]
+        self.assertEqual(paths, [self.vm(f"warm-{n}")["socket_folder"] + "/vsock" for n in (1, 2)])
+        result = self.masu("snapshot", "clone", "warm", "--count", "2", "--name", "c",
+                           "--vsock-path", self.folder + "/v{n}")
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        self.assertEqual(self.config("c-2")["snapshot/load"]["vsock_override"]["uds_path"], self.folder + "/v2")
+        for wrong, text in ((("clone", "warm", "--count", "2", "--vsock-path", "/v"), "/v{n}"),
+                            (("restore", "none", "--name", "d", "--vsock-path", "/v"), "has no vsock")):
+            if "none" in wrong:
+                self.run_detached("e", "echo")
+                self.snapshot_of("e", "none")
+            result = self.masu("snapshot", *wrong)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(text, result.stderr.decode())
+
+    def test_what_listens_beside_a_vsock_goes_with_the_vm(self):
+        self.run_detached("a", "echo", options=("--vsock", "auto"))
+        folder = self.vm("a")["socket_folder"]
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(folder + "/vsock_5000")
+        self.assertEqual(self.masu("rm", "-f", "a").returncode, 0)
+        self.assertFalse(os.path.exists(folder))
 
     def test_a_restore_that_cannot_have_its_network_leaves_nothing(self):
         self.passt("exit 0\n")
