@@ -100,12 +100,13 @@ class Ground:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.masu = build / "tools/masu/masu"
         forge = build / "tests/nested/forge-frames"
-        programs = [self.masu, build / "tools/masu-vmm/masu-vmm", forge, *programs]
+        echo = build / "tests/nested/echo-vsock"
+        programs = [self.masu, build / "tools/masu-vmm/masu-vmm", forge, echo, *programs]
         self.direct, self.reason = machine_runs_stock_guests(self.masu)
         debian = make_image("debian")
         small = self.directory / "small"
         small.mkdir(exist_ok=True)
-        payloads = [build / "tests/nested/touch-memory", forge]
+        payloads = [build / "tests/nested/touch-memory", forge, echo]
         (small / "initramfs").write_bytes(guests.small_initramfs(f"{debian}/modules", payloads))
         places = {"debian": debian, "small": small, **(extra_places or {})}
         for need in needs:
