@@ -27,7 +27,7 @@ struct HttpConnection::Parser {
 };
 
 Result<std::unique_ptr<HttpConnection>> HttpConnection::create(
-    EventLoop& loop, Fd socket, const HttpLimits& limits, HttpHandler handler,
+    EventLoop& loop, Fd socket, const HttpLimits& limits, DeferredHttpHandler handler,
     std::function<void(HttpConnection&)> closed) {
     std::unique_ptr<HttpConnection> connection(
         new HttpConnection(std::move(socket), limits, std::move(handler), std::move(closed)));
@@ -38,7 +38,7 @@ Result<std::unique_ptr<HttpConnection>> HttpConnection::create(
     return connection;
 }
 
-HttpConnection::HttpConnection(Fd socket, const HttpLimits& limits, HttpHandler handler,
+HttpConnection::HttpConnection(Fd socket, const HttpLimits& limits, DeferredHttpHandler handler,
                                std::function<void(HttpConnection&)> closed)
     : socket_(std::move(socket)),
       limits_(limits),
@@ -82,17 +82,17 @@ bool HttpConnection::receive() {
 
 void HttpConnection::handle_input() {
     send_pending();
-    while (!broken_ && !finished_ && output_.size() < limits_.unsent && handle_one())
+    while (!broken_ && !finished_ && !asked_ && output_.size() < limits_.unsent && handle_one())
         send_pending();
     if (finished_)
         input_.clear();
     // What is left of a request can never be completed.
-    if (input_ended_ && (finished_ || output_.size() < limits_.unsent))
+    if (input_ended_ && !asked_ && (finished_ || output_.size() < limits_.unsent))
         finished_ = true;
     send_pending();
 }
 
-// Feeds the parser; true when a request was completed and answered.
+// Feeds the parser; true when a request was completed and given to the handler.
 bool HttpConnection::handle_one() {
     if (input_.empty())
         return false;
@@ -123,7 +123,7 @@ bool HttpConnection::handle_one() {
         return false;
     }
     if (parser.is_done()) {
-        answer();
+        ask_handler();
         parser_ = std::make_unique<Parser>(limits_);
         return true;
     }
@@ -135,7 +135,7 @@ bool HttpConnection::handle_one() {
     return false;
 }
 
-void HttpConnection::answer() {
+void HttpConnection::ask_handler() {
     const auto& message = parser_->parser.get();
     const auto method = message.method_string();
     const auto target = message.target();
@@ -145,15 +145,30 @@ void HttpConnection::answer() {
         case http::verb::put:
         case http::verb::patch:
         case http::verb::delete_:
-            respond(handler_({{method.data(), method.size()},
-                              {target.data(), target.size()},
-                              message.body()}),
-                    keep_alive);
+            asked_ = std::make_shared<Asked>(*this, keep_alive);
+            handler_(
+                {{method.data(), method.size()}, {target.data(), target.size()}, message.body()},
+                [waiting = std::weak_ptr(asked_)](const HttpReply& reply) {
+                    if (const auto asked = waiting.lock())
+                        asked->connection.take_answer(reply);
+                });
+            if (asked_)
+                asked_->in_handler = false;
             return;
         default:
             respond({400, error_body("error", "The methods are GET, PUT, PATCH and DELETE.")},
                     false);
     }
+}
+
+// Within the handler's call the loop of handle_input() goes on by itself.
+void HttpConnection::take_answer(const HttpReply& reply) {
+    const auto asked = std::exchange(asked_, nullptr);
+    respond(reply, asked->keep_alive);
+    if (asked->in_handler)
+        return;
+    handle_input();
+    settle();
 }
 
 std::string format_reply(const HttpReply& reply, bool keep_alive) {
@@ -216,7 +231,7 @@ void HttpConnection::settle() {
         return;
     }
     std::uint32_t events = 0;
-    if (!input_ended_ && (finished_ || output_.size() < limits_.unsent))
+    if (!input_ended_ && !asked_ && (finished_ || output_.size() < limits_.unsent))
         events |= EPOLLIN;
     if (!output_.empty())
         events |= EPOLLOUT;

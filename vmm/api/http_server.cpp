@@ -8,6 +8,15 @@
 namespace masu::api {
 
 HttpServer::HttpServer(EventLoop& loop, const HttpLimits& limits, HttpHandler handler, Log log)
+    : HttpServer(loop, limits,
+                 DeferredHttpHandler([handler = std::move(handler)](const HttpRequest& request,
+                                                                    const HttpAnswer& answer) {
+                     answer(handler(request));
+                 }),
+                 std::move(log)) {}
+
+HttpServer::HttpServer(EventLoop& loop, const HttpLimits& limits, DeferredHttpHandler handler,
+                       Log log)
     : loop_(loop), limits_(limits), handler_(std::move(handler)), log_(log.with_component("api")) {}
 
 Result<> HttpServer::listen(const std::string& path) {
@@ -18,7 +27,7 @@ Result<> HttpServer::listen(const std::string& path) {
 }
 
 void HttpServer::serve(Fd socket) {
-    if (connections_.size() >= max_connections) {
+    if (connections_.size() >= limits_.connections) {
         const auto text = format_reply(
             {503, error_body("error", "The server has its full number of connections; try again.")},
             false);

@@ -1,4 +1,4 @@
-// The control socket: accepts clients, at most ten at a time.
+// The control socket: accepts clients, a bounded number at a time.
 #pragma once
 
 #include <memory>
@@ -14,8 +14,7 @@ namespace masu::api {
 // Loop thread; destroy it outside the handler's call.
 class HttpServer {
   public:
-    static constexpr std::size_t max_connections = 10;
-
+    HttpServer(EventLoop& loop, const HttpLimits& limits, DeferredHttpHandler handler, Log log);
     HttpServer(EventLoop& loop, const HttpLimits& limits, HttpHandler handler, Log log);
 
     // Clients that connect at `path` are served from now on.
@@ -27,7 +26,7 @@ class HttpServer {
   private:
     EventLoop& loop_;
     const HttpLimits limits_;
-    HttpHandler handler_;
+    DeferredHttpHandler handler_;
     Log log_;
     std::vector<std::unique_ptr<HttpConnection>> connections_;
     std::unique_ptr<UnixListener> listener_;

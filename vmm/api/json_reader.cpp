@@ -99,6 +99,11 @@ std::optional<JsonObject> JsonObject::object(std::string_view key) {
     return std::nullopt;
 }
 
+std::optional<std::string> JsonObject::object_text(std::string_view key) {
+    const auto inner = object(key);
+    return inner ? std::optional(json::serialize(*inner->object_)) : std::nullopt;
+}
+
 std::vector<JsonObject> JsonObject::objects(std::string_view key) {
     std::vector<JsonObject> result;
     const auto* value = find(key);

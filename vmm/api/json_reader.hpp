@@ -43,6 +43,8 @@ class JsonObject {
         std::string_view key, std::uint64_t limit = std::numeric_limits<std::uint64_t>::max());
     [[nodiscard]] std::optional<JsonObject> object(std::string_view key);
     [[nodiscard]] std::vector<JsonObject> objects(std::string_view key);
+    // An object for somebody else to read, as JSON text.
+    [[nodiscard]] std::optional<std::string> object_text(std::string_view key);
     // Lists; nothing when absent.
     [[nodiscard]] std::vector<std::string> strings(std::string_view key);
     [[nodiscard]] std::vector<std::uint64_t> integers(std::string_view key, std::uint64_t limit);

@@ -265,7 +265,7 @@ TEST_CASE("a stuck client is cut off, a waiting one is not") {
 TEST_CASE("the eleventh client gets 503 until there is room") {
     Server server;
     std::vector<Fd> clients;
-    for (std::size_t i = 0; i < HttpServer::max_connections; ++i)
+    for (std::size_t i = 0; i < HttpLimits().connections; ++i)
         clients.push_back(server.connect());
     const auto extra = server.connect();
     const auto text = receive(extra);
@@ -305,4 +305,51 @@ TEST_CASE("the socket file is private, refuses a live owner, replaces a stale on
     CHECK_FALSE(UnixListener::create(*loop, folder, [](Fd) {}).has_value());
     CHECK_FALSE(UnixListener::create(*loop, std::string(108, 'a'), [](Fd) {}).has_value());
     ::rmdir(folder);
+}
+
+TEST_CASE("a reply may come later: the client's next request waits for it, and none is lost") {
+    auto loop = *EventLoop::create();
+    std::vector<std::pair<std::string, HttpAnswer>> asked;
+    HttpServer server(
+        *loop, HttpLimits(),
+        DeferredHttpHandler([&](const HttpRequest& request, const HttpAnswer& answer) {
+            asked.emplace_back(request.target, answer);
+        }),
+        Log());
+    int pair[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
+    server.serve(Fd(pair[0]));
+    Fd client(pair[1]);
+    const auto turn = [&] {
+        for (int i = 0; i < 8; ++i)
+            loop->run_once(0);
+    };
+    send_text(client, "GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n");
+    ::shutdown(client.get(), SHUT_WR);
+    turn();
+    REQUIRE(asked.size() == 1);
+    CHECK(receive(client).empty());
+    const auto first = asked[0].second;
+    first({200, "one"});
+    first({200, "again"});  // the second time counts for nothing, not even for /b
+    turn();
+    REQUIRE(asked.size() == 2);
+    CHECK(asked[1].first == "/b");
+    CHECK(contains(receive(client), "one"));
+    asked[1].second({200, "two"});
+    const auto rest = receive(client);
+    CHECK(contains(rest, "two"));
+    CHECK_FALSE(contains(rest, "again"));
+    turn();
+    CHECK(server.connections() == 0);
+
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
+    server.serve(Fd(pair[0]));
+    client.reset(pair[1]);
+    send_text(client, "GET /c HTTP/1.1\r\n\r\n");
+    turn();
+    client.reset();
+    turn();
+    CHECK(server.connections() == 0);
+    asked.back().second({200, "to nobody"});
 }
