@@ -71,6 +71,7 @@ struct DriveConfig {
     // Ours, beyond the reference API:
     std::optional<std::string> overlay_path;    // copy-on-write overlay; path_on_host is its base
     std::optional<std::uint64_t> overlay_size;  // of the disk a new overlay makes, bytes
+    bool overlay_dies_with_vm = false;          // a new one need not survive a crash of the host
     std::optional<std::string> serial;          // VIRTIO_BLK_T_GET_ID, up to 20 bytes
     bool direct = false;                        // O_DIRECT
 };

@@ -257,7 +257,8 @@ block::OpenOptions open_options(const DriveConfig& drive) {
             .direct = drive.direct,
             .force_sync = drive.io_engine == IoEngine::Sync,
             .overlay = drive.overlay_path.value_or(""),
-            .overlay_size = drive.overlay_size.value_or(0)};
+            .overlay_size = drive.overlay_size.value_or(0),
+            .overlay_synced = !drive.overlay_dies_with_vm};
 }
 
 Result<std::unique_ptr<block::Disk>> KvmMachine::open_disk(const DriveConfig& drive) {
@@ -481,6 +482,7 @@ Result<> KvmMachine::put_back_vcpus(const VmConfig& config) {
         auto vcpu = TRY(kvm::Vcpu::create(kvm_, *vm_, index));
         cpuid_.push_back(source_->state.vcpus[index].cpuid);
         TRY(vcpu.set_cpuid(cpuid_.back()));
+        TRY(kvm::restore_still_registers(kvm_, vcpu, source_->state.vcpus[index].registers));
         vcpus.push_back(std::move(vcpu));
     }
     return start_vcpu_threads(std::move(vcpus));
@@ -490,12 +492,13 @@ Result<> KvmMachine::put_back_devices() {
     const auto& state = source_->state;
     generation_id_ = state.generation_id;
     panicked_ = state.panicked;
+    TRY(renew_identity());
     platform_->restore(state.platform);
     return virtio_->restore(state.devices);
 }
 
-// The clock before the vCPUs, whose kvmclock follows it; the identity last of all, because its
-// interrupt needs LAPICs.
+// The clock before the vCPUs, whose kvmclock follows it; the word of the new identity last of all,
+// because its interrupt needs LAPICs.
 Result<> KvmMachine::finish_restore() {
     const auto source = std::move(*source_);
     source_.reset();
@@ -510,10 +513,9 @@ Result<> KvmMachine::finish_restore() {
         const auto& registers = state.vcpus[i].registers;
         const auto ticks = static_cast<std::uint64_t>(static_cast<__uint128_t>(passed) *
                                                       registers.tsc_khz / 1'000'000);
-        TRY(kvm::restore_registers(kvm_, vcpus_->vcpu(i), registers, ticks));
+        TRY(kvm::restore_timed_registers(vcpus_->vcpu(i), registers, ticks));
         vcpus_->vcpu(i).excuse_pause();
     }
-    TRY(renew_identity());
     if (generation_id_ != 0)
         platform_->ged().raise(legacy::GedEvent::VmGenerationId);
     return {};

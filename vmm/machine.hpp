@@ -81,8 +81,8 @@ class Machine {
     [[nodiscard]] static Result<std::unique_ptr<Machine>> create(const VmConfig& config,
                                                                  MachineContext context);
     // A machine that goes on from a snapshot. The config is the snapshot's but for what may differ
-    // (paths, limits, the instance's id). Everything is in place when this returns but the state of
-    // vCPUs and clocks, which start() sets; so it may be made ahead of its time.
+    // (paths, limits, the instance's id). Everything is in place when this returns but what time
+    // moves in vCPUs and clocks, which start() sets; so it may be made ahead of its time.
     [[nodiscard]] static Result<std::unique_ptr<Machine>> restore(const VmConfig& config,
                                                                   RestoreSource source,
                                                                   MachineContext context);

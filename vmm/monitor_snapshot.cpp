@@ -12,6 +12,7 @@
 #include "vmm/monitor.hpp"
 #include "vmm/snapshot/load_changes.hpp"
 #include "vmm/snapshot/memory_file.hpp"
+#include "vmm/snapshot/own_drives.hpp"
 #include "vmm/snapshot/save.hpp"
 #include "vmm/snapshot/working_set.hpp"
 
@@ -220,6 +221,12 @@ Result<std::vector<std::string>> Monitor::take_config(const action::LoadSnapshot
             drive->path_on_host = *change.path_on_host;
         if (change.overlay_path)
             drive->overlay_path = change.overlay_path;
+    }
+    if (action.overlay_folder) {
+        std::vector<std::string> given;
+        for (const auto& change : action.drives)
+            given.push_back(change.drive_id);
+        TRY(snapshot::own_drives(vm_.drives, action.directory, *action.overlay_folder, given));
     }
     TRY(check(vm_));
     return readdressed;

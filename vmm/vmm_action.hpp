@@ -255,6 +255,9 @@ struct LoadSnapshot {
     // or so many milliseconds after it was let run.
     std::optional<std::uint64_t> record_working_set_ms;
     std::vector<Drive> drives;
+    // Of a directory: drives that can change, but for those given here, get overlays of their own
+    // in this folder (snapshot::own_drives()).
+    std::optional<std::string> overlay_folder;
     std::vector<Interface> interfaces;
     std::optional<std::string> uds_path;  // of the vsock here
     std::optional<Identity> identity;

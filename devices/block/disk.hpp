@@ -69,6 +69,7 @@ struct OpenOptions {
     std::string overlay;      // not empty: copy-on-write overlay file on top of path (as base),
                               // created when missing
     std::uint64_t overlay_size = 0;  // of the disk a new overlay makes; 0: as large as its base
+    bool overlay_synced = true;      // a new overlay survives a crash of the host
 };
 struct Opened {
     std::unique_ptr<Disk> disk;

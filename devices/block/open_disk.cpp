@@ -42,7 +42,8 @@ Result<> create_missing_overlay(const OpenOptions& options, const BaseIdentity& 
             "least the {} bytes of its base and at most {}",
             options.overlay, size, identity.size, format_size(overlay_max_size));
     return create_overlay_file(options.overlay,
-                               make_overlay_header(size, identity, absolute(options.path)));
+                               make_overlay_header(size, identity, absolute(options.path)),
+                               options.overlay_synced);
 }
 
 Result<Opened> open_overlay(const OpenOptions& options) {

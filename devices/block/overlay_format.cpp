@@ -31,13 +31,13 @@ std::string recorded_base(const OverlayHeader& header) {
     return {header.base_path.data(), size};
 }
 
-Result<> fill_new_file(int fd, const OverlayHeader& header, const std::string& path) {
+Result<> fill_new_file(int fd, const OverlayHeader& header, const std::string& path, bool synced) {
     const auto layout = OverlayLayout::of(header.virtual_size);
     if (::ftruncate(fd, static_cast<off_t>(layout.file_size)) < 0)
         return fail_errno(errno, "cannot give overlay {} its (sparse) size of {}", path,
                           format_size(layout.file_size));
     if (::pwrite(fd, &header, sizeof header, 0) != static_cast<ssize_t>(sizeof header) ||
-        ::fsync(fd) < 0)
+        (synced && ::fsync(fd) < 0))
         return fail_errno(errno, "cannot write overlay {}", path);
     return {};
 }
@@ -158,19 +158,19 @@ Result<std::uint64_t> fingerprint(Disk& base) {
     return XXH64(bytes.data(), bytes.size(), base.size());
 }
 
-Result<> create_overlay_file(const std::string& path, const OverlayHeader& header) {
+Result<> create_overlay_file(const std::string& path, const OverlayHeader& header, bool synced) {
     std::string temporary = path + ".XXXXXX";
     const Fd fd(::mkostemp(temporary.data(), O_CLOEXEC));
     if (!fd)
         return fail_errno(errno, "cannot create overlay {}", path);
-    auto filled = fill_new_file(fd.get(), header, path);
+    auto filled = fill_new_file(fd.get(), header, path, synced);
     // link() rather than rename(): an overlay that appeared meanwhile is somebody's data.
     if (filled && ::link(temporary.c_str(), path.c_str()) < 0 && errno != EEXIST)
         filled = fail_errno(errno, "cannot create overlay {}", path);
     ::unlink(temporary.c_str());
     if (!filled)
         return filled;
-    return sync_folder(folder_of(path));
+    return synced ? sync_folder(folder_of(path)) : Result<>();
 }
 
 }  // namespace masu::block

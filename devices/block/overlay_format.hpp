@@ -78,7 +78,9 @@ struct OverlayLayout {
 // One blocking read; nothing else may be in flight on the disk.
 [[nodiscard]] Result<> read_now(Disk& disk, std::uint64_t offset, std::span<std::byte> to);
 
-// Creates the file at `path`, whole or not at all; one that came into being meanwhile is kept.
-[[nodiscard]] Result<> create_overlay_file(const std::string& path, const OverlayHeader& header);
+// Creates the file at `path`, whole or not at all, also after a crash of the host unless that is no
+// matter; one that came into being meanwhile is kept.
+[[nodiscard]] Result<> create_overlay_file(const std::string& path, const OverlayHeader& header,
+                                           bool synced = true);
 
 }  // namespace masu::block

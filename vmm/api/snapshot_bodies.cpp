@@ -119,6 +119,9 @@ Result<action::LoadSnapshot> read_snapshot_load(JsonObject& body) {
         load.drives.push_back(read_drive_change(drive));
         TRY(drive.finish());
     }
+    load.overlay_folder = body.string("overlay_folder");
+    if (load.overlay_folder && load.directory.empty())
+        body.complain("overlay_folder", "needs a directory");
     for (auto& interface : body.objects("network_overrides"))
         load.interfaces.push_back(TRY(read_interface_change(interface)));
     if (auto vsock = body.object("vsock_override")) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
 
 #include "vmm/kvm/counted_list.hpp"
 #include "vmm/kvm/cpu_features.hpp"
@@ -22,6 +23,8 @@ constexpr std::uint32_t msr_apic_base = 0x1b;  // part of the system registers
 // kvmclock: wall clock and system time, old and new numbers (KVM's documentation, msr.rst).
 constexpr std::array<std::uint32_t, 4> kvmclock_msrs{0x11, 0x12, 0x4b56'4d00, 0x4b56'4d01};
 
+constexpr int plain_rank = 2;  // of those that time does not move
+
 int rank(std::uint32_t msr) {
     if (msr == msr_tsc_adjust)
         return 0;
@@ -29,7 +32,7 @@ int rank(std::uint32_t msr) {
         return 1;
     if (msr == msr_tsc_deadline)
         return 4;
-    return std::ranges::find(kvmclock_msrs, msr) != kvmclock_msrs.end() ? 3 : 2;
+    return std::ranges::find(kvmclock_msrs, msr) != kvmclock_msrs.end() ? 3 : plain_rank;
 }
 
 template <class T>
@@ -275,10 +278,13 @@ Result<VcpuRegisters> save_registers(const Kvm& kvm, Vcpu& vcpu,
     return registers;
 }
 
-// TSC speed before its value; the TSC before the LAPIC, whose timer may be reckoned in it; the
-// deadline after the LAPIC; events at the end, since earlier calls may clear them.
 Result<> restore_registers(const Kvm& kvm, Vcpu& vcpu, const VcpuRegisters& registers,
                            std::uint64_t tsc_advance) {
+    TRY(restore_still_registers(kvm, vcpu, registers));
+    return restore_timed_registers(vcpu, registers, tsc_advance);
+}
+
+Result<> restore_still_registers(const Kvm& kvm, Vcpu& vcpu, const VcpuRegisters& registers) {
     TRY(set_tsc_khz(kvm, vcpu, registers.tsc_khz));
     TRY(set(vcpu, KVM_SET_MP_STATE, kvm_mp_state{.mp_state = registers.mp_state}, "MP state"));
     TRY(set(vcpu, KVM_SET_REGS, registers.regs, "registers"));
@@ -288,7 +294,19 @@ Result<> restore_registers(const Kvm& kvm, Vcpu& vcpu, const VcpuRegisters& regi
     TRY(set_xsave(kvm, vcpu, registers.xsave));
     if (kvm.capability(KVM_CAP_DEBUGREGS) > 0)
         TRY(set(vcpu, KVM_SET_DEBUGREGS, registers.debugregs, "debug registers"));
-    auto msrs = registers.msrs;
+    std::vector<kvm_msr_entry> msrs;
+    std::ranges::copy_if(registers.msrs, std::back_inserter(msrs),
+                         [](const auto& msr) { return rank(msr.index) == plain_rank; });
+    return set_msrs(vcpu, msrs);
+}
+
+// The TSC before the LAPIC, whose timer may be reckoned in it; the deadline after the LAPIC; events
+// at the end, since earlier calls may clear them.
+Result<> restore_timed_registers(Vcpu& vcpu, const VcpuRegisters& registers,
+                                 std::uint64_t tsc_advance) {
+    std::vector<kvm_msr_entry> msrs;
+    std::ranges::copy_if(registers.msrs, std::back_inserter(msrs),
+                         [](const auto& msr) { return rank(msr.index) != plain_rank; });
     for (auto& msr : msrs)
         if (msr.index == msr_tsc)
             msr.data += tsc_advance;
@@ -298,8 +316,7 @@ Result<> restore_registers(const Kvm& kvm, Vcpu& vcpu, const VcpuRegisters& regi
     // Zero means disarmed, which it is.
     if (deadline != msrs.end() && deadline->data != 0)
         TRY(set_msrs(vcpu, std::span<const kvm_msr_entry>(deadline, msrs.end())));
-    TRY(set(vcpu, KVM_SET_VCPU_EVENTS, registers.events, "events"));
-    return {};
+    return set(vcpu, KVM_SET_VCPU_EVENTS, registers.events, "events");
 }
 
 }  // namespace masu::kvm

@@ -52,6 +52,12 @@ inline constexpr std::uint32_t msr_tsc_deadline = 0x6e0;
 // sentence that names the register class, or the MSR and its value.
 [[nodiscard]] Result<> restore_registers(const Kvm& kvm, Vcpu& vcpu, const VcpuRegisters& registers,
                                          std::uint64_t tsc_advance);
+// The same in two steps. The first sets what stands still, and may be long before the vCPU runs;
+// the second what time moves (TSC, kvmclock, LAPIC timer) and the events, and must be just before.
+[[nodiscard]] Result<> restore_still_registers(const Kvm& kvm, Vcpu& vcpu,
+                                               const VcpuRegisters& registers);
+[[nodiscard]] Result<> restore_timed_registers(Vcpu& vcpu, const VcpuRegisters& registers,
+                                               std::uint64_t tsc_advance);
 
 // Of the MSRs saved, those that a guest with these leaves can have used. The others hold the host's
 // business (ARCH_CAPABILITIES, ...), and another host would refuse them for nothing.

@@ -1,0 +1,34 @@
+#include "vmm/snapshot/own_drives.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "vmm/snapshot/copy_file.hpp"
+
+namespace masu::snapshot {
+
+Result<> own_drives(std::vector<DriveConfig>& drives, const std::string& directory,
+                    const std::string& folder, const std::vector<std::string>& except) {
+    for (auto& drive : drives) {
+        if (drive.is_read_only || std::ranges::find(except, drive.drive_id) != except.end())
+            continue;
+        const auto saved = fmt::format("{}/disk-{}.", directory, drive.drive_id);
+        const auto overlay = fmt::format("{}/{}.overlay", folder, drive.drive_id);
+        if (::access(overlay.c_str(), F_OK) == 0)
+            return fail("{} is there already; each VM needs a folder of its own", overlay);
+        if (::access((saved + "overlay").c_str(), F_OK) == 0) {
+            std::ignore = TRY(copy_file(saved + "overlay", overlay, Sync::Later));
+        } else if (::access((saved + "raw").c_str(), F_OK) == 0) {
+            drive.path_on_host = saved + "raw";
+        } else {
+            return fail("the snapshot {} holds no copy of drive {}", directory, drive.drive_id);
+        }
+        drive.overlay_path = overlay;
+        drive.overlay_dies_with_vm = true;
+    }
+    return {};
+}
+
+}  // namespace masu::snapshot

@@ -1,0 +1,20 @@
+// Gives a restored machine disks of its own.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+#include "vmm/config.hpp"
+
+namespace masu::snapshot {
+
+// Each drive that can change, but for those named in `except`, gets an overlay of its own in
+// `folder`, named by its id: a copy of the one in the snapshot's directory, or a new one over the
+// disk that was copied there whole. No such file may be in `folder`
+// yet. They are not synced: they belong to one VM for as long as it lives.
+[[nodiscard]] Result<> own_drives(std::vector<DriveConfig>& drives, const std::string& directory,
+                                  const std::string& folder,
+                                  const std::vector<std::string>& except);
+
+}  // namespace masu::snapshot
