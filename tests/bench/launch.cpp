@@ -1,253 +1,209 @@
-// launch [N]...: how long a clone takes from the trigger to its first exit, beside the bare ioctls
-// that any monitor must make, measured in the same run. On any /dev/kvm.
+// launch [--output text|json] [--floor PROGRAM] [--masu-vmm PROGRAM] [N]...: how long a copy of a
+// snapshot takes from the trigger to the guest's first exit and to its first reply over the
+// network, and then to its end, beside the bare ioctls that any monitor must make, measured in
+// turn. On any /dev/kvm.
 //
-// Each launch is a process of its own, forked ahead. "fresh" does all its work after the trigger,
-// "prepared" has made its machine before and only sets vCPU state and runs; "floor" rows do the
-// same with nothing but ioctls: one slot, one vCPU, no device.
-#include <fcntl.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
+// Levels: "fresh" starts a program at the trigger; "forked" has its process; "loaded" has all but
+// the vCPU's state. Masu's copies have a disk with an overlay and a network interface; the floor's
+// have one memory slot and one vCPU.
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <optional>
+#include <exception>
 #include <thread>
-#include <vector>
 
-#include "base/bytes.hpp"
-#include "tests/kvm/payloads.hpp"
-#include "tests/kvm/snapshot_machine.hpp"
-#include "vmm/kvm/vcpu_state.hpp"
-#include "vmm/kvm/vm.hpp"
-#include "vmm/snapshot/memory_file.hpp"
-#include "vmm/snapshot/save.hpp"
+#include "tests/bench/launch_sides.hpp"
+#include "vmm/api/json_writer.hpp"
 
-namespace masu::test {
+namespace masu::bench {
 namespace {
 
-template <class T>
-T require(Result<T> result) {
-    if (!result) {
-        std::fprintf(stderr, "launch: %s\n", result.error().message.c_str());
-        std::exit(1);
-    }
-    if constexpr (!std::is_void_v<T>)
-        return std::move(*result);
-}
-
-const SystemClock system_clock;
-
-struct Template {
-    PayloadFiles files{out_payload()};
-    std::string path = files.folder() / "snapshot";
-    Template() {
-        SnapshotMachine original(files.config());
-        require(original.machine().start());
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
-        require(original.machine().pause());
-        auto state = original.save();
-        require(snapshot::save_directory(state, original.machine().ram(), files.config(), path));
-    }
-};
-
-// One launch, in its steps; each is made in its own process.
-class Launch {
-  public:
-    virtual ~Launch() = default;
-    virtual void prepare() = 0;                   // what may be done before the trigger
-    virtual Nanoseconds run_to_first_exit() = 0;  // when that was
-    virtual void tear_down() = 0;
-};
-
-class MasuLaunch final : public Launch {
-  public:
-    MasuLaunch(const Template& from, bool ahead) : from_(from), ahead_(ahead) {}
-    void prepare() override {
-        if (ahead_)
-            restore();
-    }
-    Nanoseconds run_to_first_exit() override {
-        if (!machine_)
-            restore();
-        require(machine_->machine().start());
-        for (;;) {
-            if (const auto at = machine_->first_exit())
-                return *at;
-            std::this_thread::yield();
-        }
-    }
-    void tear_down() override { machine_.reset(); }
-
-  private:
-    void restore() {
-        machine_.emplace(
-            from_.files.config(),
-            RestoreSource{.state = require(snapshot::load_state(from_.path + "/state")),
-                          .memory_path = from_.path + "/memory"});
-    }
-    const Template& from_;
-    bool ahead_;
-    std::optional<SnapshotMachine> machine_;
-};
-
-class BareLaunch final : public Launch {
-  public:
-    BareLaunch(const Template& from, bool ahead)
-        : ahead_(ahead),
-          memory_(from.path + "/memory"),
-          state_(require(snapshot::load_state(from.path + "/state"))) {}
-    void prepare() override {
-        if (ahead_)
-            make();
-    }
-    Nanoseconds run_to_first_exit() override {
-        if (!vcpu_)
-            make();
-        require(kvm::restore_registers(*kvm_, *vcpu_, state_.vcpus[0].registers, 0));
-        std::ignore = vcpu_->run();
-        return system_clock.now();
-    }
-    void tear_down() override {
-        vcpu_.reset();
-        vm_.reset();
-        ram_.reset();
-    }
-
-  private:
-    void make() {
-        kvm_.emplace(require(kvm::Kvm::open()));
-        ram_.emplace(require(snapshot::map_memory(memory_, state_.memory_bytes)));
-        vm_ = require(kvm::Vm::create(*kvm_));
-        require(vm_->map_memory(ram_->memory()));
-        vcpu_.emplace(require(kvm::Vcpu::create(*kvm_, *vm_, 0)));
-        require(vcpu_->set_cpuid(state_.vcpus[0].cpuid));
-    }
-    bool ahead_;
-    std::string memory_;
-    snapshot::MachineState state_;
-    std::optional<kvm::Kvm> kvm_;
-    std::optional<kvm::GuestRam> ram_;
-    std::unique_ptr<kvm::Vm> vm_;
-    std::optional<kvm::Vcpu> vcpu_;
-};
-
-struct Times {
-    Nanoseconds trigger = 0;
-    Nanoseconds first_exit = 0;
-    Nanoseconds teardown = 0;
-};
-
-// `count` processes, prepared, then triggered at once; what each measured.
-template <class Make>
-std::vector<Times> burst(std::size_t count, Make make) {
-    auto shared = require(Mapping::create("results", count * sizeof(Times), PROT_READ | PROT_WRITE,
-                                          MAP_SHARED | MAP_ANONYMOUS));
-    auto* const times = reinterpret_cast<Times*>(shared.data());
-    int ready[2];
-    int go[2];
-    if (::pipe2(ready, O_CLOEXEC) < 0 || ::pipe2(go, O_CLOEXEC) < 0)
-        std::exit(1);
-    std::vector<pid_t> children;
-    for (std::size_t i = 0; i < count; ++i) {
-        const auto child = ::fork();
-        if (child != 0) {
-            children.push_back(child);
-            continue;
-        }
-        ::close(go[1]);
-        auto launch = make();
-        launch->prepare();
-        char byte = 0;
-        std::ignore = ::write(ready[1], &byte, 1);
-        std::ignore = ::read(go[0], &byte, 1);  // the end of file is the trigger
-        times[i].first_exit = launch->run_to_first_exit();
-        const auto start = system_clock.now();
-        launch->tear_down();
-        times[i].teardown = system_clock.now() - start;
-        ::_exit(0);
-    }
-    char byte = 0;
-    for (std::size_t i = 0; i < count; ++i)
-        std::ignore = ::read(ready[0], &byte, 1);
-    // Let those that are ready fall asleep, as a pool's workers do.
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    const auto trigger = system_clock.now();
-    ::close(go[1]);
-    for (const auto child : children)
-        ::waitpid(child, nullptr, 0);
-    ::close(go[0]);
-    ::close(ready[0]);
-    ::close(ready[1]);
-    std::vector<Times> results(times, times + count);
-    for (auto& result : results)
-        result.trigger = trigger;
-    return results;
-}
-
-double percentile(std::vector<double> values, double share) {
-    std::ranges::sort(values);
-    const auto index = static_cast<std::size_t>(share * static_cast<double>(values.size() - 1));
-    return values[index];
-}
+constexpr std::size_t launches = 200;  // of a row, about
+constexpr std::size_t single_launches = 50;
+constexpr auto idle = std::chrono::milliseconds(60);  // before each trigger: arrivals are spaced
+constexpr std::size_t clones_for_memory = 100;
 
 struct Row {
-    double p50 = 0;
-    double p99 = 0;
-    double teardown_p50 = 0;
+    Level level = Level::Fresh;
+    std::size_t at_once = 1;
+    struct Side {
+        Percentiles first_exit;
+        Percentiles reply;
+        Percentiles end;
+    } floor, masu;
 };
 
-template <class Make>
-Row measure(std::size_t at_once, Make make) {
-    constexpr std::size_t launches = 200;
-    std::vector<double> times;
-    std::vector<double> ends;
-    const auto rounds = std::max<std::size_t>(3, launches / at_once / (at_once == 1 ? 4 : 2));
-    for (std::size_t round = 0; round < rounds; ++round)
-        for (const auto& one : burst(at_once, make)) {
-            times.push_back(static_cast<double>(one.first_exit - one.trigger) / 1e6);
-            ends.push_back(static_cast<double>(one.teardown) / 1e6);
-        }
-    return {percentile(times, 0.5), percentile(times, 0.99), percentile(ends, 0.5)};
+std::string_view to_string(Level level) {
+    constexpr std::array<std::string_view, 3> names{"fresh", "forked", "loaded"};
+    return names[static_cast<std::size_t>(level)];
 }
 
-void print(const char* what, std::size_t at_once, const Row& row, const Row& floor) {
-    std::printf("%-16s %7zu %9.3f %9.3f %9.3f %11.2f %11.2f\n", what, at_once, row.p50, row.p99,
-                row.teardown_p50, row.p50 / floor.p50, row.p99 / floor.p99);
+Row::Side summary(const std::vector<LaunchTimes>& all) {
+    std::vector<double> exits;
+    std::vector<double> replies;
+    std::vector<double> ends;
+    const auto milliseconds = [](Nanoseconds from, Nanoseconds to) {
+        return static_cast<double>(to - from) / 1e6;
+    };
+    for (const auto& one : all) {
+        exits.push_back(milliseconds(one.trigger, one.first_exit));
+        if (one.reply != 0)
+            replies.push_back(milliseconds(one.trigger, one.reply));
+        ends.push_back(milliseconds(one.end_asked, one.ended));
+    }
+    return {percentiles(exits), percentiles(replies), percentiles(ends)};
+}
+
+// In turn, so that what else the machine does meets both. The first round of each fills caches.
+Row measure(const test::CloneTemplate& from, const Programs& programs, Level level,
+            std::size_t count) {
+    const std::array sides{make_floor(from, programs, level, count),
+                           make_masu(from, programs, level, count)};
+    std::array<std::vector<LaunchTimes>, 2> times;
+    const auto rounds =
+        1 + (count == 1 ? single_launches : std::max<std::size_t>(3, launches / count));
+    for (std::size_t round = 0; round < rounds; ++round)
+        for (std::size_t i = 0; i < sides.size(); ++i) {
+            sides[i]->prepare();
+            std::this_thread::sleep_for(idle);
+            const auto some = sides[i]->launch_all();
+            if (round > 0)
+                times[i].insert(times[i].end(), some.begin(), some.end());
+        }
+    return {level, count, summary(times[0]), summary(times[1])};
+}
+
+void print_head() {
+    std::printf("%-7s %5s | %8s %8s | %8s %8s %6s %6s | %8s %8s | %8s %8s\n", "level", "N", "floor",
+                "p99", "masu", "p99", "ratio", "p99", "reply", "p99", "end", "floor's");
+}
+
+void print(const Row& row) {
+    std::printf("%-7s %5zu | %8.3f %8.3f | %8.3f %8.3f %6.2f %6.2f | %8.3f %8.3f | %8.3f %8.3f\n",
+                std::string(to_string(row.level)).c_str(), row.at_once, row.floor.first_exit.p50,
+                row.floor.first_exit.p99, row.masu.first_exit.p50, row.masu.first_exit.p99,
+                row.masu.first_exit.p50 / row.floor.first_exit.p50,
+                row.masu.first_exit.p99 / row.floor.first_exit.p99, row.masu.reply.p50,
+                row.masu.reply.p99, row.masu.end.p50, row.floor.end.p50);
     std::fflush(stdout);
 }
 
-int run(const std::vector<std::size_t>& counts) {
-    const Template from;
-    std::printf("%-16s %7s %9s %9s %9s %11s %11s\n", "launch", "at once", "p50 ms", "p99 ms",
-                "end ms", "p50/floor", "p99/floor");
-    for (const auto count : counts)
-        for (const bool ahead : {false, true}) {
-            const auto floor =
-                measure(count, [&] { return std::make_unique<BareLaunch>(from, ahead); });
-            print(ahead ? "floor, prepared" : "floor, fresh", count, floor, floor);
-            const auto masu =
-                measure(count, [&] { return std::make_unique<MasuLaunch>(from, ahead); });
-            print(ahead ? "masu, prepared" : "masu, fresh", count, masu, floor);
+std::string in_microseconds(const Percentiles& values) {
+    return fmt::format(R"({{"p50_us": {:.0f}, "p99_us": {:.0f}}})", values.p50 * 1000,
+                       values.p99 * 1000);
+}
+
+std::string as_json(const std::vector<Row>& rows, double memory_kib) {
+    api::JsonWriter json;
+    json.begin_object().key("launches").begin_array();
+    for (const auto& row : rows) {
+        json.begin_object()
+            .field("level", to_string(row.level))
+            .field("at_once", row.at_once)
+            .key("floor_first_exit")
+            .raw(in_microseconds(row.floor.first_exit))
+            .key("first_exit")
+            .raw(in_microseconds(row.masu.first_exit))
+            .key("first_reply")
+            .raw(in_microseconds(row.masu.reply))
+            .key("floor_end")
+            .raw(in_microseconds(row.floor.end))
+            .key("end")
+            .raw(in_microseconds(row.masu.end))
+            .key("p50_ratio")
+            .raw(fmt::format("{:.3f}", row.masu.first_exit.p50 / row.floor.first_exit.p50))
+            .key("p99_ratio")
+            .raw(fmt::format("{:.3f}", row.masu.first_exit.p99 / row.floor.first_exit.p99))
+            .end_object();
+    }
+    return json.end_array()
+        .key("memory_per_clone_kib")
+        .raw(fmt::format("{:.0f}", memory_kib))
+        .end_object()
+        .text();
+}
+
+int run(const Programs& programs, const std::vector<std::size_t>& counts, bool json) {
+    const test::CloneTemplate from;
+    std::vector<Row> rows;
+    if (!json)
+        print_head();
+    for (const auto level : {Level::Fresh, Level::Forked, Level::Loaded})
+        for (const auto count : counts) {
+            rows.push_back(measure(from, programs, level, count));
+            if (!json)
+                print(rows.back());
         }
+    // What others on the host take or give back meanwhile counts as well: the middle of three.
+    std::array<double, 3> samples{};
+    for (auto& sample : samples)
+        sample = memory_per_clone(from, programs, clones_for_memory);
+    std::ranges::sort(samples);
+    const auto memory = samples[1];
+    if (json)
+        std::puts(as_json(rows, memory).c_str());
+    else
+        std::printf(
+            "times in ms, medians first; memory: %.0f KiB a clone (host total, %zu clones)\n",
+            memory, clones_for_memory);
     return 0;
 }
 
-}  // namespace
-}  // namespace masu::test
+std::string beside_this_program(const std::string& path) {
+    std::string own(4096, '\0');
+    const auto length = ::readlink("/proc/self/exe", own.data(), own.size());
+    own.resize(length > 0 ? static_cast<std::size_t>(length) : 0);
+    return own.substr(0, own.rfind('/') + 1) + path;
+}
+
+int usage() {
+    std::fprintf(
+        stderr,
+        "usage: launch [--output text|json] [--floor PROGRAM] [--masu-vmm PROGRAM] [N]...\n"
+        "N: launches at once, at least 1 (default 1 8 32 100)\n");
+    return 2;
+}
 
 int main(int count, char** arguments) {
+    Programs programs{.floor = beside_this_program("launch-floor"),
+                      .masu_vmm = beside_this_program("../../tools/masu-vmm/masu-vmm")};
     std::vector<std::size_t> counts;
-    for (int i = 1; i < count; ++i)
+    bool json = false;
+    for (int i = 1; i < count; ++i) {
+        const std::string_view word = arguments[i];
+        const std::string_view value = i + 1 < count ? arguments[i + 1] : "";
+        if (word.starts_with("--")) {
+            if (word == "--output" && (value == "text" || value == "json"))
+                json = value == "json";
+            else if (word == "--floor" && !value.empty())
+                programs.floor = value;
+            else if (word == "--masu-vmm" && !value.empty())
+                programs.masu_vmm = value;
+            else
+                return usage();
+            ++i;
+            continue;
+        }
         counts.push_back(std::strtoul(arguments[i], nullptr, 10));
+        if (counts.back() == 0)
+            return usage();
+    }
     if (counts.empty())
         counts = {1, 8, 32, 100};
-    if (std::ranges::find(counts, 0U) != counts.end()) {
-        std::fprintf(stderr, "usage: launch [N]...: clones at once (default 1 8 32 100)\n");
-        return 2;
+    return run(programs, counts, json);
+}
+
+}  // namespace
+}  // namespace masu::bench
+
+int main(int count, char** arguments) {
+    try {
+        return masu::bench::main(count, arguments);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "launch: %s\n", error.what());
+        return 1;
     }
-    return masu::test::run(counts);
 }

@@ -4,7 +4,9 @@
 #include <cstdlib>
 #include <exception>
 
+#include "tools/masu-vmm/pool_program.hpp"
 #include "tools/masu-vmm/program.hpp"
+#include "vmm/pool/fork_server.hpp"
 #include "vmm/version.hpp"
 
 namespace {
@@ -32,6 +34,21 @@ Result<Nanoseconds> process_start(const Options& options, const Clock& clock) {
     return start;
 }
 
+ExitStatus run(std::span<char*> arguments);
+
+// Each child does what its order says as if that were its command line.
+ExitStatus serve_forks(int socket) {
+    const auto served = pool::serve_forks(Fd(socket), [](std::span<std::string> arguments) {
+        std::vector<char*> words;
+        for (auto& argument : arguments)
+            words.push_back(argument.data());
+        return static_cast<int>(run(words));
+    });
+    if (!served)
+        fmt::print(stderr, "masu-vmm: {}\n", served.error().message);
+    return served ? ExitStatus::Success : ExitStatus::Error;
+}
+
 ExitStatus run(std::span<char*> arguments) {
     const SystemClock clock;
     auto options = parse_options(arguments);
@@ -48,6 +65,12 @@ ExitStatus run(std::span<char*> arguments) {
         case Options::Task::Version:
             fmt::print("masu-vmm {}\n", version());
             return ExitStatus::Success;
+        case Options::Task::Pool:
+            set_signals();
+            return run_pool(*options);
+        case Options::Task::ServeForks:
+            set_signals();
+            return serve_forks(*options->fork_server_fd);
         case Options::Task::Run:
             break;
     }

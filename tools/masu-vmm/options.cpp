@@ -12,12 +12,14 @@ namespace masu {
 namespace {
 
 enum Name : int {
-    ApiSocket = 256,
+    ApiFd = 256,
+    ApiSocket,
     Boot,
     ConfigFile,
     ConsoleOption,
     ConsoleLogOption,
     ExitFile,
+    ForkServerFd,
     Help,
     Id,
     Level,
@@ -26,19 +28,22 @@ enum Name : int {
     MetricsPath,
     NoApi,
     NoReboot,
+    PoolSocket,
     ReadyFd,
     StartTime,
     TransportOption,
     VersionOption,
 };
 
-constexpr std::array<option, 19> known{{
+constexpr std::array<option, 22> known{{
+    {"api-fd", required_argument, nullptr, ApiFd},
     {"api-sock", required_argument, nullptr, ApiSocket},
     {"boot-timer", no_argument, nullptr, Boot},
     {"config-file", required_argument, nullptr, ConfigFile},
     {"console", required_argument, nullptr, ConsoleOption},
     {"console-log", required_argument, nullptr, ConsoleLogOption},
     {"exit-file", required_argument, nullptr, ExitFile},
+    {"fork-server-fd", required_argument, nullptr, ForkServerFd},
     {"help", no_argument, nullptr, Help},
     {"http-api-max-payload-size", required_argument, nullptr, MaxPayload},
     {"id", required_argument, nullptr, Id},
@@ -47,6 +52,7 @@ constexpr std::array<option, 19> known{{
     {"metrics-path", required_argument, nullptr, MetricsPath},
     {"no-api", no_argument, nullptr, NoApi},
     {"no-reboot", no_argument, nullptr, NoReboot},
+    {"pool-sock", required_argument, nullptr, PoolSocket},
     {"ready-fd", required_argument, nullptr, ReadyFd},
     {"start-time-us", required_argument, nullptr, StartTime},
     {"transport", required_argument, nullptr, TransportOption},
@@ -64,8 +70,15 @@ Result<std::uint64_t> parse_number(std::string_view option, std::string_view tex
     return number;
 }
 
+Result<int> parse_descriptor(std::string_view option, std::string_view text) {
+    return static_cast<int>(TRY(parse_number(option, text, 3, 1 << 20)));
+}
+
 Result<> set_option(Options& options, int name, const char* value) {
     switch (name) {
+        case ApiFd:
+            options.api_fd = TRY(parse_descriptor("api-fd", value));
+            return {};
         case ApiSocket:
             options.api_socket = value;
             return {};
@@ -83,6 +96,10 @@ Result<> set_option(Options& options, int name, const char* value) {
             return {};
         case ExitFile:
             options.exit_file = value;
+            return {};
+        case ForkServerFd:
+            options.task = Options::Task::ServeForks;
+            options.fork_server_fd = TRY(parse_descriptor("fork-server-fd", value));
             return {};
         case Help:
             options.task = Options::Task::Help;
@@ -109,8 +126,12 @@ Result<> set_option(Options& options, int name, const char* value) {
         case NoReboot:
             options.reboot = false;
             return {};
+        case PoolSocket:
+            options.task = Options::Task::Pool;
+            options.pool_socket = value;
+            return {};
         case ReadyFd:
-            options.ready_fd = static_cast<int>(TRY(parse_number("ready-fd", value, 3, 1 << 20)));
+            options.ready_fd = TRY(parse_descriptor("ready-fd", value));
             return {};
         case StartTime:
             options.start_time_us =
@@ -130,10 +151,10 @@ Result<> set_option(Options& options, int name, const char* value) {
 }
 
 Result<> check_together(const Options& options) {
-    if (options.api && !options.api_socket && !options.config_file)
+    if (options.api && !options.api_socket && !options.api_fd && !options.config_file)
         return fail("nothing to do: give --api-sock, --config-file or both (see --help)");
-    if (!options.api && options.api_socket)
-        return fail("--no-api and --api-sock contradict each other");
+    if (!options.api && (options.api_socket || options.api_fd))
+        return fail("--no-api contradicts --api-sock and --api-fd");
     if (!options.api && !options.config_file)
         return fail("--no-api needs --config-file");
     return {};
@@ -172,9 +193,12 @@ std::string help_text() {
 
 Usage: masu-vmm --api-sock PATH [--config-file FILE] [OPTION]...
        masu-vmm --no-api --config-file FILE [OPTION]...
+       masu-vmm --pool-sock PATH [--log-path FILE] [--level LEVEL] [--ready-fd N]
 
 Control
   --api-sock PATH        serve HTTP/JSON on a Unix socket at PATH (mode 0600)
+  --api-fd N             serve one client on descriptor N, a connected stream socket, as well; the
+                         VM is stopped when that client hangs up
   --config-file FILE     configure the VM from FILE (JSON) and start it at once
   --no-api               no control socket; needs --config-file
   --id ID                instance id: letters, digits, '-' (default anonymous-instance)
@@ -182,6 +206,11 @@ Control
                          listens and a VM given by --config-file runs
   --http-api-max-payload-size BYTES
                          largest body of a request (default 51200)
+Many VMs of one snapshot
+  --pool-sock PATH       no VM but a pool of them, made ahead: PUT /pool and PUT /pool/launch on a
+                         Unix socket at PATH (mode 0600)
+  --fork-server-fd N     no VM but a process that forks monitors ahead, for the library's pool, whose
+                         end of a SOCK_SEQPACKET socket N is
 Machine
   --transport pci|mmio   how virtio devices are attached (default pci)
   --no-reboot            end when the guest reboots, instead of starting it again

@@ -13,9 +13,12 @@
 namespace masu {
 
 struct Options {
-    enum class Task { Run, Help, Version };
+    enum class Task { Run, Pool, ServeForks, Help, Version };
     Task task = Task::Run;
     std::optional<std::string> api_socket;
+    std::optional<int> api_fd;
+    std::optional<std::string> pool_socket;  // Task::Pool
+    std::optional<int> fork_server_fd;       // Task::ServeForks
     std::optional<std::string> config_file;
     bool api = true;
     std::string id = "anonymous-instance";

@@ -1,8 +1,10 @@
 // Set-up and take-down of the monitor's process.
 #include "tools/masu-vmm/program.hpp"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -143,13 +145,32 @@ Result<> Program::apply_config_file() {
 }
 
 Result<> Program::serve_api() {
-    if (!options_.api_socket)
+    if (!options_.api_socket && !options_.api_fd)
         return {};
     api::HttpLimits limits;
     limits.body = options_.max_payload;
     server_ = std::make_unique<api::HttpServer>(
         *loop_, limits, [this](const api::HttpRequest& request) { return handle(request); }, log_);
-    return server_->listen(*options_.api_socket);
+    if (options_.api_socket)
+        TRY(server_->listen(*options_.api_socket));
+    return options_.api_fd ? serve_owner() : Result<>();
+}
+
+// Who holds the other end owns the VM: it does not outlive them.
+Result<> Program::serve_owner() {
+    Fd socket(*options_.api_fd);
+    int type = 0;
+    socklen_t size = sizeof type;
+    if (::getsockopt(socket.get(), SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM)
+        return fail("descriptor {} of --api-fd is no stream socket", socket.release());
+    ::fcntl(socket.get(), F_SETFD, FD_CLOEXEC);
+    owner_ = TRY(socket.duplicate());
+    owner_watch_ = TRY(loop_->watch(owner_.get(), EPOLLRDHUP, [this](std::uint32_t) {
+        owner_watch_ = {};
+        monitor_->stop("the owner of its control socket has gone");
+    }));
+    server_->serve(std::move(socket));
+    return {};
 }
 
 api::HttpReply Program::handle(const api::HttpRequest& request) {

@@ -31,6 +31,7 @@ class Program {
     [[nodiscard]] Result<> set_up_monitor();
     [[nodiscard]] Result<> apply_config_file();
     [[nodiscard]] Result<> serve_api();
+    [[nodiscard]] Result<> serve_owner();
     [[nodiscard]] Result<> tell_ready() const;
     [[nodiscard]] Result<> watch_boot_timer();
     [[nodiscard]] api::HttpReply handle(const api::HttpRequest& request);
@@ -53,6 +54,8 @@ class Program {
     std::unique_ptr<Console> console_;
     std::unique_ptr<Monitor> monitor_;
     std::unique_ptr<api::HttpServer> server_;
+    Fd owner_;  // a second descriptor of --api-fd's socket, to see its end
+    EventLoop::Watch owner_watch_;
     Fd signals_;
     EventLoop::Watch signal_watch_;
     std::optional<EventLoop::Timer> boot_timer_check_;

@@ -25,15 +25,6 @@ StopEvent run_failure(unsigned index, int error) {
             fmt::format("KVM cannot run vCPU {}: {}", index, std::strerror(error))};
 }
 
-// What a thread's first KVM_RUN costs beyond entering the guest (KVM makes a kernel thread for the
-// VM, and notes whose vCPU it is) is spent here, before anybody waits for it: with the flag set the
-// call returns at once.
-void settle_in(Vcpu& vcpu) noexcept {
-    vcpu.expect_exit();
-    static_cast<void>(vcpu.run());
-    vcpu.clear_kick();
-}
-
 }  // namespace
 
 Result<std::unique_ptr<VcpuSet>> VcpuSet::create(std::vector<Vcpu> vcpus,
@@ -64,7 +55,6 @@ VcpuSet::~VcpuSet() {
 
 void VcpuSet::thread_main(Worker& worker) {
     prepare_vcpu_thread(worker.vcpu.index());
-    settle_in(worker.vcpu);
     std::unique_lock lock(mutex_);
     for (;;) {
         changed_.wait(lock, [this] { return order_ != Order::Wait; });
