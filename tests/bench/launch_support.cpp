@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <vector>
 
 extern char** environ;
@@ -21,8 +22,8 @@ pid_t spawn(std::span<const std::string> command, std::span<const int> descripto
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
     int next = 3;
-    // Far from where they go, so that none is overwritten before it is moved.
-    constexpr int away = 200;
+    // Above all of them, so that none is overwritten before it is moved.
+    const int away = std::ranges::max(descriptors);
     for (const int fd : descriptors)
         ::posix_spawn_file_actions_adddup2(&actions, fd, away + next++);
     for (int to = 3; to < next; ++to)
