@@ -87,6 +87,8 @@ constexpr std::uint32_t cid = 42;
 struct Guest {
     static constexpr std::uint32_t buffer_bytes = 4096;  // as Linux gives
     static constexpr std::uint32_t most_payload = 64 * KiB;
+    static constexpr std::uint64_t outgoing_slots = 4;
+    static constexpr std::uint64_t outgoing_slot_size = most_payload + header_size;
 
     explicit Guest(VirtioVsock::Options options = {}, std::uint64_t features = ring_features)
         : rx(memory, 256, features), tx(memory, 256, features), event(memory, 16, features) {
@@ -103,7 +105,7 @@ struct Guest {
         };
         device = std::move(*VirtioVsock::create(std::move(options), *loop, Log(), metrics, clock));
         buffers = memory.allocate(std::size_t{rx.size()} * buffer_bytes);
-        outgoing = memory.allocate(most_payload + header_size);
+        outgoing = memory.allocate(outgoing_slots * outgoing_slot_size);
         events = memory.allocate(64);
     }
     ~Guest() {
@@ -191,10 +193,12 @@ struct Guest {
         send_raw(header, payload);
     }
     void send_raw(const Header& header, std::string_view payload) {
-        REQUIRE(memory.guest().write(outgoing, wire_bytes(header)));
-        REQUIRE(memory.guest().write(outgoing + header_size, std::as_bytes(std::span(payload))));
+        // Packets that the device does not take yet keep their bytes.
+        const auto slot = outgoing + (next_packet++ % outgoing_slots) * outgoing_slot_size;
+        REQUIRE(memory.guest().write(slot, wire_bytes(header)));
+        REQUIRE(memory.guest().write(slot + header_size, std::as_bytes(std::span(payload))));
         tx.chain()
-            .append_raw(outgoing, static_cast<std::uint32_t>(header_size + payload.size()), 0)
+            .append_raw(slot, static_cast<std::uint32_t>(header_size + payload.size()), 0)
             .build();
         notify(1);
     }
@@ -238,6 +242,7 @@ struct Guest {
     virtio::fake::Ring event;
     GuestAddress buffers;
     GuestAddress outgoing;
+    std::uint64_t next_packet = 0;
     GuestAddress events;
     unsigned next_buffer = 0;
     std::map<std::uint32_t, GuestAddress> by_head;

@@ -118,7 +118,7 @@ TEST_CASE("a queue without buffers loses nothing and turns nothing round") {
 
 TEST_CASE("connections take turns") {
     Guest guest;
-    guest.up();
+    guest.up(8);  // so few buffers that each has to wait for the others
     guest.open(1, 80);
     guest.open(2, 80);
     guest.open(3, 80);
