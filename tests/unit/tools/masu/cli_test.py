@@ -288,8 +288,11 @@ class RunTest(CliTest):
         self.assertIn("damaged", result.stderr.decode())
         self.assertEqual(files(), ["memory.zst"])
 
+    def inspect(self, name):
+        return json.loads(self.masu("inspect", name, "--output", "json").stdout)
+
     def config(self, name):
-        return json.loads(self.masu("inspect", name, "--output", "json").stdout)["config"]
+        return self.inspect(name)["config"]
 
     def test_clones_have_networks_and_names_of_their_own(self):
         self.passt(f'echo "$@" >>{self.folder}/arguments\n')
@@ -326,7 +329,7 @@ class RunTest(CliTest):
 
     def test_a_vsock_is_in_the_folder_of_each_vm_or_where_it_is_wanted(self):
         self.run_detached("a", "echo", options=("--vsock", "auto"))
-        vm = json.loads(self.masu("inspect", "a", "--output", "json").stdout)
+        vm = self.inspect("a")
         path = vm["vsock"]["uds_path"]
         self.assertEqual(vm["config"]["vsock"], {"guest_cid": 3, "uds_path": path})
         self.assertEqual(path, vm["socket_folder"] + "/vsock")
@@ -336,7 +339,7 @@ class RunTest(CliTest):
         result = self.masu("snapshot", "clone", "warm", "--count", "2")
         self.assertEqual((result.returncode, result.stderr), (0, b""))
         paths = [self.config(f"warm-{n}")["snapshot/load"]["vsock_override"]["uds_path"] for n in (1, 2)]
-        self.assertEqual(paths, [self.vm(f"warm-{n}")["socket_folder"] + "/vsock" for n in (1, 2)])
+        self.assertEqual(paths, [self.inspect(f"warm-{n}")["socket_folder"] + "/vsock" for n in (1, 2)])
         result = self.masu("snapshot", "clone", "warm", "--count", "2", "--name", "c",
                            "--vsock-path", self.folder + "/v{n}")
         self.assertEqual((result.returncode, result.stderr), (0, b""))
@@ -352,7 +355,7 @@ class RunTest(CliTest):
 
     def test_what_listens_beside_a_vsock_goes_with_the_vm(self):
         self.run_detached("a", "echo", options=("--vsock", "auto"))
-        folder = self.vm("a")["socket_folder"]
+        folder = self.inspect("a")["socket_folder"]
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(folder + "/vsock_5000")
         self.assertEqual(self.masu("rm", "-f", "a").returncode, 0)
