@@ -90,7 +90,7 @@ def a_loaded_guest_is_saved_and_restored_twenty_times(host):
     awk = '$1 != NR { print "GAP", NR, $1; exit } NR % 500 == 0 { print NR; fflush() }'
     listener = host.start("sh", "-c", f"busybox nc -l -p 9000 | awk '{awk}' >{stream}")
     vm = run_small(
-        host, LOAD, "--cpus", "4", "--disk", disk, "--disk", f"{host.path('debian/debian.raw')},ro",
+        host, LOAD, "--cpus", "4", "--disk", f"{disk},overlay={disk}.overlay", "--disk", f"{host.path('debian/debian.raw')},ro",
         "--net", "tap=load0,address=10.88.0.2/24,bw=20K",
     )  # fmt: skip
     base = f"load-{host.next_number()}"

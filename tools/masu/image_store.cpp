@@ -17,6 +17,7 @@
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
 #include "tools/masu/lock_file.hpp"
+#include "tools/masu/snapshot_store.hpp"
 
 namespace masu::cli {
 namespace {
@@ -213,6 +214,11 @@ Result<> ImageStore::remove(const std::string& name) {
         return fail("image {} is in use by the VM {}{}; remove that first with `masu rm {}`", name,
                     vms.front(), vms.size() == 1 ? "" : fmt::format(" and {} more", vms.size() - 1),
                     vms.front());
+    if (const auto saved = TRY(SnapshotStore(places_).of_image(name)); !saved.empty())
+        return fail(
+            "image {} is in use by the snapshot {}{}; remove that first with `masu snapshot rm {}`",
+            name, saved.front(),
+            saved.size() == 1 ? "" : fmt::format(" and {} more", saved.size() - 1), saved.front());
     auto hidden = folder() + "/" + std::string(deleting) + "XXXXXX";
     if (::mkdtemp(hidden.data()) == nullptr ||
         ::rename(folder_of(name).c_str(), hidden.c_str()) < 0)

@@ -214,10 +214,11 @@ Result<int> inspect(const std::string& name, OutputFormat format) {
     for (const auto& below : TRY(snapshots.chain_of(snapshot)))
         chain.emplace_back(below.name);
     object["builds_on"] = std::move(chain);
-    boost::json::array needed_by;
-    for (const auto& above : TRY(snapshots.children_of(snapshot)))
-        needed_by.emplace_back(above);
-    object["needed_by"] = std::move(needed_by);
+    auto above = TRY(snapshots.children_of(snapshot));
+    std::ranges::copy(TRY(snapshots.overlaid_by(snapshot)), std::back_inserter(above));
+    std::ranges::sort(above);
+    above.erase(std::ranges::unique(above).begin(), above.end());
+    object["needed_by"] = boost::json::array(above.begin(), above.end());
     for (const auto* key : {"format", "masu_version", "transport", "cpu_template", "cpu_vendor",
                             "cpu_level", "drives"})
         if (const auto* value = snapshot.manifest.if_contains(key))
@@ -246,6 +247,11 @@ Result<int> remove(const std::vector<std::string>& names) {
                     "snapshot {} is needed by {}, which only hold what was written since: make "
                     "them whole with `masu snapshot collapse`, or delete them first",
                     name, fmt::join(needed, ", "));
+            if (const auto above = TRY(snapshots.overlaid_by(snapshot)); !above.empty())
+                return fail(
+                    "snapshot {} is needed by {}, whose disks are overlays over the disks in it: "
+                    "delete them first",
+                    name, fmt::join(above, ", "));
             const auto users = TRY(users_of(name));
             if (!users.empty())
                 return fail("snapshot {} is in use by {}: end them first with `masu stop`", name,

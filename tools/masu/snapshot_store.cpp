@@ -207,6 +207,27 @@ Result<std::vector<std::string>> SnapshotStore::children_of(const Snapshot& snap
     return children;
 }
 
+Result<std::vector<std::string>> SnapshotStore::overlaid_by(const Snapshot& snapshot) const {
+    std::vector<std::string> above;
+    for (const auto& name : TRY(names())) {
+        const auto other = find(name);
+        if (other && name != snapshot.name &&
+            std::ranges::any_of(other->drives, [&](const SnapshotDrive& drive) {
+                return drive.path.starts_with(snapshot.path + "/");
+            }))
+            above.push_back(name);
+    }
+    return above;
+}
+
+Result<std::vector<std::string>> SnapshotStore::of_image(const std::string& image) const {
+    std::vector<std::string> found;
+    for (const auto& name : TRY(names()))
+        if (const auto snapshot = find(name); snapshot && snapshot->vm.image == image)
+            found.push_back(name);
+    return found;
+}
+
 Result<std::uint64_t> SnapshotStore::shared_bytes(const Snapshot& snapshot) const {
     constexpr std::size_t extents_at_once = 256;
     const auto file = snapshot.path + "/memory";

@@ -73,6 +73,11 @@ class SnapshotStore {
     [[nodiscard]] Result<std::vector<Snapshot>> chain_of(const Snapshot& snapshot) const;
     // Those of own pages right above it.
     [[nodiscard]] Result<std::vector<std::string>> children_of(const Snapshot& snapshot) const;
+    // Those whose overlays lie over disks that were copied into this one, by the VMs restored from
+    // it.
+    [[nodiscard]] Result<std::vector<std::string>> overlaid_by(const Snapshot& snapshot) const;
+    // Those of VMs that were made from this image.
+    [[nodiscard]] Result<std::vector<std::string>> of_image(const std::string& image) const;
     // Of the memory file, what the file system shares with other files.
     [[nodiscard]] Result<std::uint64_t> shared_bytes(const Snapshot& snapshot) const;
     // It has a whole memory file of that form now, of `stored` bytes, and needs no other snapshot.

@@ -221,15 +221,28 @@ class RunTest(CliTest):
         self.assertIn("-u 127.0.0.1/53:5353", arguments)
         self.assertIn("--no-map-gw", arguments)
 
-    def snapshot_of(self, name, snapshot):
+    def snapshot_of(self, name, snapshot, drives=()):
         """A snapshot as the monitor would have made it of a VM, as far as the command line looks."""
         folder = os.path.join(self.folder, "state/snapshots", snapshot)
         os.makedirs(folder)
         with open(os.path.join(self.folder, "state/vms", name, "vm.json"), encoding="utf-8") as file:
             metadata = file.read()
         with open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8") as file:
-            json.dump({"saved_ms": 1, "memory_bytes": 1, "memory_stored_bytes": 1, "drives": [],
-                       "metadata": metadata}, file)
+            json.dump({"saved_ms": 1, "memory_bytes": 1, "memory_stored_bytes": 1,
+                       "drives": list(drives), "metadata": metadata}, file)
+
+    def test_a_snapshot_stays_while_disks_of_another_lie_over_its_own(self):
+        self.run_detached("web", "echo")
+        self.snapshot_of("web", "first", [{"drive_id": "disk0", "kind": "raw", "path_on_host": "/d", "file": "disk-disk0.raw"}])
+        base = os.path.join(self.folder, "state/snapshots/first/disk-disk0.raw")
+        self.snapshot_of("web", "second", [{"drive_id": "disk0", "kind": "overlay", "path_on_host": base, "file": "o"}])
+        self.assertEqual(self.masu("kill", "web").returncode, 0)
+        shown = json.loads(self.masu("snapshot", "inspect", "first", "--output", "json").stdout)
+        self.assertEqual(shown["needed_by"], ["second"])
+        refused = self.masu("snapshot", "rm", "first")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("needed by second, whose disks", refused.stderr)
+        self.assertEqual(self.masu("snapshot", "rm", "second", "first").returncode, 0)
 
     def test_a_snapshot_is_compressed_and_unpacked_again(self):
         self.run_detached("web", "echo")

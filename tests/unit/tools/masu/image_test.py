@@ -474,7 +474,16 @@ class RunImageTest(ImageTest):
         self.assertIn("in use by the VM a", self.refusal("image", "rm", "web"))
         self.masu("stop", "a")
         self.assertIn("masu rm a", self.refusal("image", "rm", "web"))
+        with open(os.path.join(self.folder, "state/vms/a/vm.json"), encoding="utf-8") as file:
+            record = file.read()
         self.masu("rm", "a")
+        saved = os.path.join(self.folder, "state/snapshots/warm")
+        os.makedirs(saved)
+        with open(os.path.join(saved, "manifest.json"), "w", encoding="utf-8") as file:
+            json.dump({"saved_ms": 1, "memory_bytes": 1, "memory_stored_bytes": 1, "drives": [],
+                       "metadata": record}, file)
+        self.assertIn("in use by the snapshot warm", self.refusal("image", "rm", "web"))
+        self.assertEqual(self.masu("snapshot", "rm", "warm").returncode, 0)
         self.assertEqual(self.masu("image", "rm", "web").returncode, 0)
 
     def test_sizes(self):
