@@ -170,7 +170,7 @@ def talk(host, person):
     check("net-switch" not in processes, f"the switch outlived its VMs:\n{processes}")
 
 
-@test(cost=35)
+@test(cost=70)
 def vms_on_a_bridge_send_large_segments_as_their_groups_admit(host):
     person = Person(host, privileged=True)
     try:
