@@ -241,7 +241,7 @@ class RunTest(CliTest):
         self.assertEqual(shown["needed_by"], ["second"])
         refused = self.masu("snapshot", "rm", "first")
         self.assertEqual(refused.returncode, 1)
-        self.assertIn("needed by second, whose disks", refused.stderr)
+        self.assertIn(b"needed by second, whose disks", refused.stderr)
         self.assertEqual(self.masu("snapshot", "rm", "second", "first").returncode, 0)
 
     def test_a_snapshot_is_compressed_and_unpacked_again(self):
