@@ -14,7 +14,7 @@ LOAD = (
 use_debian /dev/vdb1
 debian() { chroot /mnt "$@"; }
 debian fio --name=verify --filename=/dev/vda --rw=randwrite --bs=4k --size=4M --direct=1 --ioengine=libaio \
-  --iodepth=8 --verify=crc32c --verify_fatal=1 --rate_iops=100 --loops=1000000 >/tmp/fio 2>&1 &
+  --iodepth=8 --verify=crc32c --verify_fatal=1 --rate_iops=50 --loops=1000000 >/tmp/fio 2>&1 &
 fio=$!
 echo 0 >/tmp/packed
 pack() { tar -C /mnt/etc -cf - . | gzip -1 | sha256sum; }
@@ -22,10 +22,11 @@ pack() { tar -C /mnt/etc -cf - . | gzip -1 | sha256sum; }
   while true; do
     n=$((n + 1)); echo $n >/tmp/packed
     [ "$(pack)" = "$first" ] || echo "WRONG-ARCHIVE=$n"
+    sleep 1
   done ) &
 for cpu in 0 1 2 3; do
   debian /usr/bin/taskset -c $cpu sh -c '
-    n=0; while true; do n=$((n + 1)); i=0; while [ $i -lt 500 ]; do i=$((i + 1)); done
+    n=0; while true; do n=$((n + 1)); i=0; while [ $i -lt 200 ]; do i=$((i + 1)); done
       echo $n >/tmp/count'$cpu'; sleep 0.3; done' &
 done
 ( seq 1 1000000000 | nc 10.88.0.1 9000; echo HUNG-UP ) &
