@@ -1,6 +1,5 @@
 // Whole memory files compressed and unpacked, with one thread a CPU.
 #include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 #include <zstd.h>
 
@@ -12,6 +11,7 @@
 #include <thread>
 
 #include "base/bytes.hpp"
+#include "base/file_bytes.hpp"
 #include "tools/masu/compressed_memory.hpp"
 #include "vmm/page_set.hpp"
 #include "vmm/snapshot/memory_file.hpp"
@@ -23,35 +23,17 @@ namespace {
 constexpr int compression_level = 3;  // zstd's own default
 constexpr unsigned max_threads = 16;
 
-bool is_zero(std::span<const std::byte> bytes) {
-    return bytes[0] == std::byte{0} &&
-           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
-}
-
 Result<> read_exactly(int fd, std::span<std::byte> to, std::uint64_t offset) {
-    while (!to.empty()) {
-        const auto count = ::pread(fd, to.data(), to.size(), static_cast<off_t>(offset));
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count <= 0)
-            return fail_errno(count < 0 ? errno : EIO, "cannot read the memory file");
-        to = to.subspan(static_cast<std::size_t>(count));
-        offset += static_cast<std::uint64_t>(count);
-    }
+    const auto got = read_at(fd, to, offset);
+    if (!got || *got < to.size())
+        return fail_errno(got ? EIO : got.error().os_errno, "cannot read the memory file");
     return {};
 }
 
 Result<> write_exactly(int fd, std::span<const std::byte> bytes, std::uint64_t offset,
                        const std::string& path) {
-    while (!bytes.empty()) {
-        const auto count = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return fail_errno(errno, "cannot write {}", path);
-        bytes = bytes.subspan(static_cast<std::size_t>(count));
-        offset += static_cast<std::uint64_t>(count);
-    }
+    if (const auto written = write_at(fd, bytes, offset); !written)
+        return fail_errno(written.error().os_errno, "cannot write {}", path);
     return {};
 }
 

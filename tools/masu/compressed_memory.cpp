@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "base/bytes.hpp"
+#include "base/file_bytes.hpp"
 #include "vmm/page_set.hpp"
 
 namespace masu::cli {
@@ -79,17 +80,11 @@ Result<> check_chunks(const ChunkIndex& index, std::uint64_t frames_end) {
 }
 
 Result<> read_exactly(int fd, std::span<std::byte> to, std::uint64_t offset) {
-    while (!to.empty()) {
-        const auto count = ::pread(fd, to.data(), to.size(), static_cast<off_t>(offset));
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return fail_errno(errno, "it cannot be read");
-        if (count == 0)
-            return fail("it ends too early");
-        to = to.subspan(static_cast<std::size_t>(count));
-        offset += static_cast<std::uint64_t>(count);
-    }
+    const auto got = read_at(fd, to, offset);
+    if (!got)
+        return fail_errno(got.error().os_errno, "it cannot be read");
+    if (*got < to.size())
+        return fail("it ends too early");
     return {};
 }
 

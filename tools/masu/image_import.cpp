@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/bytes.hpp"
+#include "base/file_bytes.hpp"
 #include "devices/block/overlay_format.hpp"
 #include "tools/masu/decompress.hpp"
 #include "tools/masu/host_file.hpp"
@@ -29,18 +30,9 @@ struct SourceFile {
     std::uint64_t size = 0;
 
     [[nodiscard]] Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> to) const {
-        std::size_t got = 0;
-        while (got < to.size()) {
-            const auto count = ::pread(fd.get(), to.data() + got, to.size() - got,
-                                       static_cast<off_t>(offset + got));
-            if (count < 0 && errno == EINTR)
-                continue;
-            if (count < 0)
-                return fail_errno(errno, "cannot be read at {}", offset + got);
-            if (count == 0)
-                break;
-            got += static_cast<std::size_t>(count);
-        }
+        auto got = masu::read_at(fd.get(), to, offset);
+        if (!got)
+            return fail_errno(got.error().os_errno, "cannot be read at {}", offset);
         return got;
     }
     [[nodiscard]] ReadAt reader() const {

@@ -19,6 +19,7 @@
 #include <boost/json.hpp>
 
 #include "base/atomic_file.hpp"
+#include "base/passed_descriptors.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/compressed_memory.hpp"
 #include "vmm/page_set.hpp"
@@ -315,28 +316,18 @@ struct Handover {
     Fd faults;
 };
 Result<Handover> receive(const Fd& monitor) {
-    Handover received{.regions = std::string(max_message, '\0'), .faults = {}};
-    iovec piece{.iov_base = received.regions.data(), .iov_len = received.regions.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    const auto size = ::recvmsg(monitor.get(), &message, MSG_CMSG_CLOEXEC);
-    if (size <= 0)
-        return fail_errno(size < 0 ? errno : ECONNRESET, "the monitor hands nothing over");
-    received.regions.resize(static_cast<std::size_t>(size));
-    const auto* header = CMSG_FIRSTHDR(&message);
-    if (header == nullptr || header->cmsg_type != SCM_RIGHTS ||
-        header->cmsg_len != CMSG_LEN(sizeof(int)))
+    std::string regions(max_message, '\0');
+    auto message =
+        receive_with_descriptors(monitor.get(), std::as_writable_bytes(std::span(regions)));
+    if (message.size <= 0)
+        return fail_errno(message.size < 0 ? errno : ECONNRESET, "the monitor hands nothing over");
+    regions.resize(static_cast<std::size_t>(message.size));
+    if (message.passed.size() != 1)
         return fail("the monitor hands over no userfaultfd");
-    int number = -1;
-    std::memcpy(&number, CMSG_DATA(header), sizeof number);
-    received.faults.reset(number);
+    auto& faults = message.passed.front();
     // Reading it must not block.
-    ::fcntl(number, F_SETFL, ::fcntl(number, F_GETFL) | O_NONBLOCK);
-    return received;
+    ::fcntl(faults.get(), F_SETFL, ::fcntl(faults.get(), F_GETFL) | O_NONBLOCK);
+    return Handover{.regions = std::move(regions), .faults = std::move(faults)};
 }
 
 Result<> serve(const std::string& directory, const Fd& monitor, bool working_set) {

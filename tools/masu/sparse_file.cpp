@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/bytes.hpp"
+#include "base/file_bytes.hpp"
 #include "devices/block/disk.hpp"
 #include "devices/block/overlay_format.hpp"
 
@@ -18,11 +19,6 @@ namespace {
 
 constexpr std::uint64_t hole_unit = 4 * KiB;
 constexpr std::array<std::byte, 64 * KiB> zeros{};
-
-bool is_zero(std::span<const std::byte> bytes) {
-    return bytes.size() <= zeros.size() &&
-           std::memcmp(bytes.data(), zeros.data(), bytes.size()) == 0;
-}
 
 }  // namespace
 
@@ -69,16 +65,8 @@ std::unexpected<Error> SparseFile::failed(int error) const {
 }
 
 Result<> SparseFile::store(std::span<const std::byte> bytes, std::uint64_t offset) const {
-    while (!bytes.empty()) {
-        const auto written =
-            ::pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return failed(errno);
-        bytes = bytes.subspan(static_cast<std::size_t>(written));
-        offset += static_cast<std::uint64_t>(written);
-    }
+    if (const auto written = write_at(fd_.get(), bytes, offset); !written)
+        return failed(written.error().os_errno);
     return {};
 }
 

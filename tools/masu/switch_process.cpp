@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <array>
 #include <csignal>
 #include <cstring>
 #include <map>
@@ -18,6 +17,7 @@
 #include <boost/json.hpp>
 
 #include "base/event_loop.hpp"
+#include "base/passed_descriptors.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/group_rules.hpp"
 #include "tools/masu/network_driver.hpp"
@@ -36,25 +36,16 @@ struct Request {
     Fd passed;
 };
 
-// One packet with at most one descriptor; the kernel closes those that find no room.
+// One packet with at most one descriptor.
 Result<Request> receive(const Fd& caller) {
     std::string text(switch_protocol::request_limit, '\0');
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    iovec piece{.iov_base = text.data(), .iov_len = text.size()};
-    msghdr message{.msg_iov = &piece,
-                   .msg_iovlen = 1,
-                   .msg_control = control.data(),
-                   .msg_controllen = control.size()};
-    const auto got = ::recvmsg(caller.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    auto received = receive_with_descriptors(caller.get(), std::as_writable_bytes(std::span(text)),
+                                             MSG_DONTWAIT);
+    const auto got = received.size;
     Request request;
-    if (const auto* header = CMSG_FIRSTHDR(&message); got >= 0 && header != nullptr &&
-                                                      header->cmsg_type == SCM_RIGHTS &&
-                                                      header->cmsg_len == CMSG_LEN(sizeof(int))) {
-        int number = -1;
-        std::memcpy(&number, CMSG_DATA(header), sizeof number);
-        request.passed.reset(number);
-    }
-    if (got <= 0 || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
+    if (received.passed.size() == 1)
+        request.passed = std::move(received.passed.front());
+    if (got <= 0 || (received.flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
         return fail("no whole request");
     boost::system::error_code error;
     auto value = json::parse(text.substr(0, static_cast<std::size_t>(got)), error);
@@ -89,23 +80,8 @@ void send_answer(const Fd& caller, const json::object& body, const std::vector<F
     const auto text = json::serialize(body);
     const int room = switch_protocol::answer_limit;
     ::setsockopt(caller.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-    iovec piece{.iov_base = const_cast<char*>(text.data()), .iov_len = text.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * switch_protocol::max_descriptors)>
-        control{};
-    msghdr message{.msg_iov = &piece, .msg_iovlen = 1};
-    if (!passed.empty()) {
-        message.msg_control = control.data();
-        message.msg_controllen = CMSG_SPACE(sizeof(int) * passed.size());
-        auto* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int) * passed.size());
-        for (std::size_t i = 0; i < passed.size(); ++i) {
-            const int number = passed[i].get();
-            std::memcpy(CMSG_DATA(header) + i * sizeof number, &number, sizeof number);
-        }
-    }
-    std::ignore = ::sendmsg(caller.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    std::ignore =
+        send_with_descriptors(caller.get(), std::as_bytes(std::span(text)), passed, MSG_DONTWAIT);
 }
 
 class SwitchProcess {

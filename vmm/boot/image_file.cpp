@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "base/file_bytes.hpp"
+
 namespace masu::boot {
 
 Result<ImageFile> ImageFile::open(const char* what, const std::string& path) {
@@ -35,17 +37,11 @@ Result<> ImageFile::read(std::uint64_t offset, std::span<std::byte> to) const {
         return fail(
             "{} is truncated: it refers to byte {} and has only {}; fetch or build it again", name_,
             offset + to.size(), size_);
-    while (!to.empty()) {
-        const auto count = ::pread(fd_.get(), to.data(), to.size(), static_cast<off_t>(offset));
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return fail_errno(errno, "cannot read {}", name_);
-        if (count == 0)
-            return fail("{} shrank while it was read", name_);
-        to = to.subspan(static_cast<std::size_t>(count));
-        offset += static_cast<std::uint64_t>(count);
-    }
+    const auto got = read_at(fd_.get(), to, offset);
+    if (!got)
+        return fail_errno(got.error().os_errno, "cannot read {}", name_);
+    if (*got < to.size())
+        return fail("{} shrank while it was read", name_);
     return {};
 }
 

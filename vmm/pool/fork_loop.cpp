@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "base/clock.hpp"
+#include "base/passed_descriptors.hpp"
 #include "vmm/pool/fork_messages.hpp"
 #include "vmm/pool/fork_server.hpp"
 
@@ -29,37 +30,15 @@ struct Order {
     std::vector<Fd> descriptors;
 };
 
-std::vector<Fd> descriptors_of(msghdr& message) {
-    std::vector<Fd> descriptors;
-    for (auto* header = CMSG_FIRSTHDR(&message); header != nullptr;
-         header = CMSG_NXTHDR(&message, header)) {
-        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-            continue;
-        const auto count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (std::size_t i = 0; i < count; ++i) {
-            int number = -1;
-            std::memcpy(&number, CMSG_DATA(header) + i * sizeof(int), sizeof number);
-            descriptors.emplace_back(number);
-        }
-    }
-    return descriptors;
-}
-
 // Nothing at the end of the socket.
 std::optional<Order> receive(int socket) {
     std::vector<char> packet(max_fork_packet);
-    iovec piece{.iov_base = packet.data(), .iov_len = packet.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * max_worker_descriptors)> control{};
-    msghdr message{.msg_iov = &piece,
-                   .msg_iovlen = 1,
-                   .msg_control = control.data(),
-                   .msg_controllen = control.size()};
-    ssize_t size = 0;
-    do
-        size = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    while (size < 0 && errno == EINTR);
+    auto received = receive_with_descriptors(socket, std::as_writable_bytes(std::span(packet)));
+    const auto size = received.size;
     Order order;
-    order.descriptors = descriptors_of(message);
+    order.descriptors = std::move(received.passed);
+    if (order.descriptors.size() > max_worker_descriptors)
+        order.descriptors.resize(max_worker_descriptors);
     if (size < static_cast<ssize_t>(sizeof order.head))
         return std::nullopt;
     std::memcpy(&order.head, packet.data(), sizeof order.head);

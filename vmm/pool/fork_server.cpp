@@ -11,6 +11,7 @@
 #include <array>
 #include <csignal>
 
+#include "base/passed_descriptors.hpp"
 #include "vmm/pool/fork_messages.hpp"
 
 extern char** environ;
@@ -84,24 +85,7 @@ Result<> ForkServer::start(std::uint64_t worker, const std::vector<std::string>&
     }
     if (packet.size() > max_fork_packet)
         return fail("the arguments of a worker are too long");
-    iovec piece{.iov_base = packet.data(), .iov_len = packet.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * max_worker_descriptors)> control{};
-    msghdr message{.msg_iov = &piece, .msg_iovlen = 1};
-    if (!descriptors.empty()) {
-        message.msg_control = control.data();
-        message.msg_controllen = CMSG_SPACE(sizeof(int) * descriptors.size());
-        auto* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int) * descriptors.size());
-        auto* out = CMSG_DATA(header);
-        for (const auto& fd : descriptors) {
-            const int number = fd.get();
-            std::memcpy(out, &number, sizeof number);
-            out += sizeof number;
-        }
-    }
-    if (::sendmsg(socket_.get(), &message, MSG_NOSIGNAL) < 0)
+    if (send_with_descriptors(socket_.get(), std::as_bytes(std::span(packet)), descriptors) < 0)
         return fail_errno(errno, "the process that forks takes no order");
     return {};
 }

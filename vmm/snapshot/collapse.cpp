@@ -10,6 +10,7 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "base/file_bytes.hpp"
 #include "vmm/snapshot/copy_file.hpp"
 #include "vmm/snapshot/machine_state.hpp"
 #include "vmm/snapshot/memory_file.hpp"
@@ -63,15 +64,9 @@ Result<Fd> open_memory(const std::string& path, std::uint64_t size) {
 }
 
 Result<> read_all(int fd, std::span<std::byte> to, std::uint64_t offset, const std::string& path) {
-    while (!to.empty()) {
-        const auto count = ::pread(fd, to.data(), to.size(), static_cast<off_t>(offset));
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count <= 0)
-            return fail_errno(count < 0 ? errno : EIO, "cannot read {}", path);
-        to = to.subspan(static_cast<std::size_t>(count));
-        offset += static_cast<std::uint64_t>(count);
-    }
+    const auto got = read_at(fd, to, offset);
+    if (!got || *got < to.size())
+        return fail_errno(got ? EIO : got.error().os_errno, "cannot read {}", path);
     return {};
 }
 
@@ -118,7 +113,8 @@ Result<std::uint64_t> collapse(
                 const auto part =
                     std::span(buffer).first(std::min<std::uint64_t>(chunk_size, end - start));
                 TRY(read_all(own.get(), part, start, layer.path));
-                std::ignore = TRY(write_sparse(part, to.get(), start, Zeros::Hole, unfinished.path));
+                std::ignore =
+                    TRY(write_sparse(part, to.get(), start, Zeros::Hole, unfinished.path));
                 done += part.size();
                 progress(done, total);
             }

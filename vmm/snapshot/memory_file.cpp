@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/bytes.hpp"
+#include "base/file_bytes.hpp"
 
 namespace masu::snapshot {
 
@@ -18,23 +19,10 @@ namespace {
 constexpr std::size_t page_size = guest_page;
 constexpr std::size_t chunk_size = 2 * MiB;
 
-bool is_zero(std::span<const std::byte> page) {
-    // Comparing a page with itself, shifted: memcmp is as fast as this machine can be.
-    return page[0] == std::byte{0} &&
-           std::memcmp(page.data(), page.data() + 1, page.size() - 1) == 0;
-}
-
 Result<> write_all(int fd, std::span<const std::byte> bytes, std::uint64_t offset,
                    const std::string& path) {
-    while (!bytes.empty()) {
-        const auto count = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return fail_errno(errno, "cannot write guest memory to {}", path);
-        bytes = bytes.subspan(static_cast<std::size_t>(count));
-        offset += static_cast<std::uint64_t>(count);
-    }
+    if (const auto written = write_at(fd, bytes, offset); !written)
+        return fail_errno(written.error().os_errno, "cannot write guest memory to {}", path);
     return {};
 }
 

@@ -15,6 +15,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "base/passed_descriptors.hpp"
 #include "vmm/api/json_writer.hpp"
 #include "vmm/snapshot/memory_file.hpp"
 
@@ -80,20 +81,8 @@ std::string describe_regions(const kvm::GuestRam& ram) {
 }
 
 Result<> hand_over(const Fd& socket, const Fd& faults, const std::string& regions) {
-    iovec piece{.iov_base = const_cast<char*>(regions.data()), .iov_len = regions.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    auto* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    const int number = faults.get();
-    std::memcpy(CMSG_DATA(header), &number, sizeof number);
-    const auto sent = ::sendmsg(socket.get(), &message, MSG_NOSIGNAL);
+    const auto sent = send_with_descriptors(socket.get(), std::as_bytes(std::span(regions)),
+                                            std::span(&faults, 1));
     if (sent != static_cast<ssize_t>(regions.size()))
         return fail_errno(sent < 0 ? errno : EIO,
                           "the page fault handler does not take guest memory");
