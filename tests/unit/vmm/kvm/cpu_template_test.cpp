@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 
+#include "tests/unit/vmm/kvm/cpuid_leaf.hpp"
 #include "vmm/kvm/cpu_features.hpp"
 #include "vmm/kvm/vcpu_state.hpp"
 
@@ -16,21 +17,6 @@ using namespace masu::kvm;
 namespace {
 
 using Register = CpuidRegister;
-
-kvm_cpuid_entry2 leaf(std::uint32_t function, std::uint32_t eax, std::uint32_t ebx,
-                      std::uint32_t ecx, std::uint32_t edx, int index = -1) {
-    kvm_cpuid_entry2 entry{};
-    entry.function = function;
-    if (index >= 0) {
-        entry.index = static_cast<std::uint32_t>(index);
-        entry.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
-    }
-    entry.eax = eax;
-    entry.ebx = ebx;
-    entry.ecx = ecx;
-    entry.edx = edx;
-    return entry;
-}
 
 // "GenuineIntel" and "AuthenticAMD" as EBX, EDX, ECX.
 kvm_cpuid_entry2 intel_vendor(std::uint32_t max) {

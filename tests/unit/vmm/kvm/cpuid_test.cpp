@@ -4,24 +4,11 @@
 
 #include <set>
 
+#include "tests/unit/vmm/kvm/cpuid_leaf.hpp"
+
 using namespace masu::kvm;
 
 namespace {
-
-kvm_cpuid_entry2 leaf(std::uint32_t function, std::uint32_t eax, std::uint32_t ebx,
-                      std::uint32_t ecx, std::uint32_t edx, int index = -1) {
-    kvm_cpuid_entry2 entry{};
-    entry.function = function;
-    if (index >= 0) {
-        entry.index = static_cast<std::uint32_t>(index);
-        entry.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
-    }
-    entry.eax = eax;
-    entry.ebx = ebx;
-    entry.ecx = ecx;
-    entry.edx = edx;
-    return entry;
-}
 
 // "GenuineIntel" and "AuthenticAMD" in EBX.
 constexpr std::uint32_t genu = 0x756e'6547;
@@ -110,7 +97,7 @@ TEST_CASE("Intel: the host's topology does not shine through") {
     CHECK((get(leaves, 1).ebx >> 16 & 0xff) == 4);
     CHECK((get(leaves, 4, 0).eax >> 14 & 0xfff) == 1);  // L1: the threads of a core
     CHECK((get(leaves, 4, 1).eax >> 14 & 0xfff) == 3);  // L3: all
-    CHECK((get(leaves, 4, 0).eax >> 26) == 1);            // two cores
+    CHECK((get(leaves, 4, 0).eax >> 26) == 1);          // two cores
     CHECK((get(leaves, 4, 0).eax & 0x3fff) == 0x121);
     CHECK(get(leaves, 4, 2).eax == 0);
     CHECK(get(leaves, 0x1f, 1).ebx == 4);
