@@ -92,6 +92,51 @@ void end_group(pid_t pid) {
 
 }  // namespace
 
+void default_signals() {
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    for (const int signal : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP})
+        ::signal(signal, SIG_DFL);
+}
+
+void exec_in_background(const char* program, char* const* arguments, int null, int log,
+                        std::span<const int> kept) {
+    default_signals();
+    ::dup2(null, STDIN_FILENO);
+    ::dup2(null, STDOUT_FILENO);
+    ::dup2(log, STDERR_FILENO);
+    // Nothing of this program's caller goes on for as long as the other lives.
+    ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+    for (const int number : kept)
+        ::fcntl(number, F_SETFD, 0);
+    if (::chdir("/") == 0)
+        ::execv(program, arguments);
+}
+
+Result<> start_in_background(std::vector<std::string> arguments, const std::string& log_path,
+                             std::span<const int> kept, std::string_view what) {
+    const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    const Fd log(::open(log_path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
+    if (!null || !log)
+        return fail_errno(errno, "cannot open {}", log ? "/dev/null" : log_path);
+    const auto pointers = exec_arguments(arguments);
+    const auto pid = ::fork();
+    if (pid < 0)
+        return fail_errno(errno, "cannot start {}", what);
+    if (pid == 0) {
+        ::setsid();
+        if (::fork() == 0) {
+            exec_in_background("/proc/self/exe", pointers.data(), null.get(), log.get(), kept);
+            ::_exit(exec_failed);
+        }
+        ::_exit(0);
+    }
+    while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    return {};
+}
+
 std::vector<char*> exec_arguments(std::vector<std::string>& arguments) {
     std::vector<char*> pointers;
     for (auto& argument : arguments)

@@ -87,30 +87,11 @@ std::vector<std::string> arguments_for(const VmRecord& record, const VmFolder& f
     return arguments;
 }
 
-void default_signals() {
-    sigset_t none;
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    for (const int signal : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP})
-        ::signal(signal, SIG_DFL);
-}
-
 // In the child. Only async-signal-safe calls from here to exec.
-[[noreturn]] void become_monitor(char* const* arguments, int null, int log, int lock, int ready,
-                                 std::span<const int> inherited) {
+[[noreturn]] void become_monitor(char* const* arguments, int null, int log,
+                                 std::span<const int> kept) {
     ::setsid();
-    default_signals();
-    ::dup2(null, STDIN_FILENO);
-    ::dup2(null, STDOUT_FILENO);
-    ::dup2(log, STDERR_FILENO);
-    // Nothing of this program's caller goes on for as long as the VM lives.
-    ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
-    ::fcntl(lock, F_SETFD, 0);
-    ::fcntl(ready, F_SETFD, 0);
-    for (const int number : inherited)
-        ::fcntl(number, F_SETFD, 0);
-    if (::chdir("/") == 0)
-        ::execv(arguments[0], arguments);
+    exec_in_background(arguments[0], arguments, null, log, kept);
     constexpr std::string_view message = "cannot be executed\n";
     [[maybe_unused]] const auto written = ::write(STDERR_FILENO, message.data(), message.size());
     ::_exit(127);
@@ -213,13 +194,14 @@ Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& fol
 
     auto arguments = arguments_for(record, folder, log_level, signal_ready.get());
     const auto pointers = exec_arguments(arguments);
+    std::vector<int> kept{lock.get(), signal_ready.get()};
+    kept.insert(kept.end(), inherited.begin(), inherited.end());
 
     const auto pid = ::fork();
     if (pid < 0)
         return fail_errno(errno, "cannot start {}", record.monitor);
     if (pid == 0)
-        become_monitor(pointers.data(), null.get(), log.get(), lock.get(), signal_ready.get(),
-                       inherited);
+        become_monitor(pointers.data(), null.get(), log.get(), kept);
     signal_ready.reset();
 
     // The child is not reaped before this opens, so the pid cannot be anybody else's.

@@ -6,18 +6,15 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <csignal>
 #include <cstring>
 #include <tuple>
 #include <vector>
 
 #include <boost/json.hpp>
 
+#include "base/passed_descriptors.hpp"
 #include "tools/masu/child_program.hpp"
 
 namespace masu::cli {
@@ -76,20 +73,8 @@ Result<Fd> connect_switch(const NetworkStore& networks, const NetworkRecord& net
 
 Result<> send_request(const Fd& socket, const json::object& request, const Fd* passed) {
     const auto text = json::serialize(request);
-    iovec piece{.iov_base = const_cast<char*>(text.data()), .iov_len = text.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{.msg_iov = &piece, .msg_iovlen = 1};
-    if (passed != nullptr) {
-        message.msg_control = control.data();
-        message.msg_controllen = control.size();
-        auto* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int));
-        const int number = passed->get();
-        std::memcpy(CMSG_DATA(header), &number, sizeof number);
-    }
-    if (::sendmsg(socket.get(), &message, MSG_NOSIGNAL) < 0)
+    const auto descriptors = passed == nullptr ? std::span<const Fd>() : std::span(passed, 1);
+    if (send_with_descriptors(socket.get(), std::as_bytes(std::span(text)), descriptors) < 0)
         return fail_errno(errno, "cannot ask the switch");
     return {};
 }
@@ -99,38 +84,18 @@ struct Answer {
     std::vector<Fd> descriptors;
 };
 
-std::vector<Fd> descriptors_of(msghdr& message) {
-    std::vector<Fd> descriptors;
-    const auto* header = CMSG_FIRSTHDR(&message);
-    if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-        return descriptors;
-    const auto count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < std::min(count, switch_protocol::max_descriptors); ++i) {
-        int number = -1;
-        std::memcpy(&number, CMSG_DATA(header) + i * sizeof number, sizeof number);
-        descriptors.emplace_back(number);
-    }
-    return descriptors;
-}
-
 // Its error has ECONNRESET where the switch ended without an answer.
 Result<Answer> ask(const Fd& socket, const json::object& request, const Fd* passed) {
     if (const auto sent = send_request(socket, request, passed); !sent)
         return std::unexpected(Error{sent.error().message, ECONNRESET});
     std::string text(switch_protocol::answer_limit, '\0');
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * switch_protocol::max_descriptors)>
-        control{};
-    iovec piece{.iov_base = text.data(), .iov_len = text.size()};
-    msghdr message{.msg_iov = &piece,
-                   .msg_iovlen = 1,
-                   .msg_control = control.data(),
-                   .msg_controllen = control.size()};
-    const auto got = ::recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC);
+    auto received = receive_with_descriptors(socket.get(), std::as_writable_bytes(std::span(text)));
+    const auto got = received.size;
     if (got == 0)
         return std::unexpected(Error{"the switch ended", ECONNRESET});
     if (got < 0)
         return fail_errno(errno, "the switch does not answer");
-    Answer answer{.body = {}, .descriptors = descriptors_of(message)};
+    Answer answer{.body = {}, .descriptors = std::move(received.passed)};
     text.resize(static_cast<std::size_t>(got));
     boost::system::error_code error;
     auto value = json::parse(text, error);
@@ -138,23 +103,6 @@ Result<Answer> ask(const Fd& socket, const json::object& request, const Fd* pass
         return fail("the switch answers what is no JSON object");
     answer.body = std::move(value.get_object());
     return answer;
-}
-
-// In the child's child. Only async-signal-safe calls from here to exec.
-[[noreturn]] void become_switch(char* const* arguments, int null, int log, int listener) {
-    for (const int signal : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP})
-        ::signal(signal, SIG_DFL);
-    sigset_t none;
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    ::dup2(null, STDIN_FILENO);
-    ::dup2(null, STDOUT_FILENO);
-    ::dup2(log, STDERR_FILENO);
-    ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
-    ::fcntl(listener, F_SETFD, 0);
-    if (::chdir("/") == 0)
-        ::execv("/proc/self/exe", arguments);
-    ::_exit(127);
 }
 
 // The socket listens before the switch runs, so whoever connects now is answered later.
@@ -167,26 +115,10 @@ Result<> start_switch(const NetworkStore& networks, const NetworkRecord& network
     if (::bind(listener.get(), as_sockaddr(place.address), sizeof place.address) < 0 ||
         ::chmod(place.address.sun_path, 0600) < 0 || ::listen(listener.get(), 64) < 0)
         return fail_errno(errno, "cannot make the socket of network {}'s switch", network.name);
-    const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    const auto log_path = networks.log_of(network.name);
-    const Fd log(::open(log_path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
-    if (!null || !log)
-        return fail_errno(errno, "cannot open {}", log ? "/dev/null" : log_path);
-    std::vector<std::string> arguments{"masu", "net-switch", network.name,
-                                       std::to_string(listener.get())};
-    const auto pointers = exec_arguments(arguments);
-    const auto pid = ::fork();
-    if (pid < 0)
-        return fail_errno(errno, "cannot start the switch of network {}", network.name);
-    if (pid == 0) {
-        ::setsid();
-        if (::fork() == 0)
-            become_switch(pointers.data(), null.get(), log.get(), listener.get());
-        ::_exit(0);
-    }
-    while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
-    }
-    return {};
+    const int number = listener.get();
+    return start_in_background({"masu", "net-switch", network.name, std::to_string(number)},
+                               networks.log_of(network.name), std::span(&number, 1),
+                               fmt::format("the switch of network {}", network.name));
 }
 
 // Of a switch that ended because its last port did, another takes the place.

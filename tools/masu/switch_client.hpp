@@ -8,6 +8,7 @@
 #include <boost/json/array.hpp>
 
 #include "base/fd.hpp"
+#include "base/passed_descriptors.hpp"
 #include "base/result.hpp"
 #include "tools/masu/network_store.hpp"
 
@@ -23,6 +24,7 @@ namespace switch_protocol {
 inline constexpr std::size_t request_limit = 4096;
 inline constexpr std::size_t answer_limit = 1 << 20;
 inline constexpr std::size_t max_descriptors = 32;  // as many as a VM may have CPUs
+static_assert(max_descriptors <= max_passed_descriptors);
 }  // namespace switch_protocol
 
 // A port for the lease: the monitor's end of a stream, or of a bridge a TAP's queues, as many as

@@ -1,4 +1,4 @@
-// Connects to Unix stream sockets.
+// Unix stream sockets at paths.
 #pragma once
 
 #include <string>
@@ -10,5 +10,7 @@ namespace masu::cli {
 
 // Close-on-exec, blocking.
 [[nodiscard]] Result<Fd> connect_unix(const std::string& path);
+// For one caller at a time, of this user.
+[[nodiscard]] Result<Fd> listen_unix(const std::string& path);
 
 }  // namespace masu::cli
