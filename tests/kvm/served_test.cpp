@@ -1,7 +1,13 @@
-// Machines whose memory lies compressed and is brought in by a process of its own.
+// Machines whose memory lies compressed and is brought in by a process of its own, or, where none
+// may do that, unpacked before.
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,6 +15,8 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -17,6 +25,7 @@
 #include "tests/kvm/snapshot_steps.hpp"
 #include "tools/masu/compressed_memory.hpp"
 #include "tools/masu/page_server.hpp"
+#include "tools/masu/restored_memory.hpp"
 #include "vmm/layout.hpp"
 #include "vmm/snapshot/memory_file.hpp"
 #include "vmm/snapshot/save.hpp"
@@ -130,6 +139,40 @@ kvm::GuestRam map(const std::string& path) {
     return *snapshot::map_memory(path, 64 * MiB);
 }
 
+// From here on this thread gets no userfaultfd, neither by system call nor from its device, as in
+// most containers.
+bool give_up_userfaultfd() {
+    constexpr unsigned from_device = _IO(0xaa, 0);  // USERFAULTFD_IOC_NEW
+    constexpr auto load = BPF_LD | BPF_W | BPF_ABS;
+    constexpr auto equal = BPF_JMP | BPF_JEQ | BPF_K;
+    std::array<sock_filter, 7> filter{
+        sock_filter BPF_STMT(load, offsetof(seccomp_data, nr)),
+        BPF_JUMP(equal, SYS_userfaultfd, 3, 0),
+        BPF_JUMP(equal, SYS_ioctl, 0, 3),
+        BPF_STMT(load, offsetof(seccomp_data, args[1])),
+        BPF_JUMP(equal, from_device, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog program{.len = filter.size(), .filter = filter.data()};
+    return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0;
+}
+
+// What a command that gets no userfaultfd does about a snapshot's memory.
+Result<cli::RestoredMemory> choose_without_userfaultfd(const cli::Snapshot& snapshot) {
+    std::optional<Result<cli::RestoredMemory>> chosen;
+    std::thread([&] {
+        if (!give_up_userfaultfd())
+            chosen = fail_errno(errno, "no filter of system calls");
+        else if (snapshot::open_userfaultfd())
+            chosen = fail("the filter lets userfaultfd through");
+        else
+            chosen = cli::choose_memory(snapshot);
+    }).join();
+    return *std::move(chosen);
+}
+
 }  // namespace
 
 TEST_CASE("machines go on from compressed memory that is served as they touch it") {
@@ -233,4 +276,51 @@ TEST_CASE("a machine whose handler dies ends with that reason, and does not hang
     REQUIRE(length > 0);
     reason.resize(static_cast<std::size_t>(length));
     CHECK(reason.starts_with("the handler of guest memory's page faults ended"));
+}
+
+TEST_CASE("where no process may handle page faults, clones share memory that is unpacked once") {
+    const CompressedSnapshot saved;
+    cli::Snapshot snapshot;
+    snapshot.name = "warm";
+    snapshot.path = saved.path;
+    snapshot.memory_file = cli::MemoryFile::Compressed;
+    const auto chosen = choose_without_userfaultfd(snapshot);
+    REQUIRE_MESSAGE(chosen, chosen.error().message);
+    REQUIRE(chosen->way == cli::RestoredMemory::Way::Unpacked);
+
+    const auto original = map(saved.plain);
+    const cli::VmFolder folder(saved.files.folder() / "vm", "warm-1");
+    std::vector<cli::MemoryBackend> backends;
+    std::vector<std::unique_ptr<SnapshotMachine>> clones;
+    for (int i = 0; i < 2; ++i) {
+        auto backend = cli::prepare_memory(*chosen, snapshot, {}, folder, true);
+        REQUIRE_MESSAGE(backend, backend.error().message);
+        CHECK(backend->field.at("backend_type") == "File");
+        auto source = source_of(saved.path);
+        source.memory_path = backend->field.at("backend_path").as_string();
+        clones.push_back(std::make_unique<SnapshotMachine>(saved.files.config(), source));
+        backends.push_back(*std::move(backend));
+    }
+    for (auto& clone : clones)
+        check_goes_on(*clone);
+    // What they wrote is their own.
+    const auto unpacked = map(fmt::format("/proc/self/fd/{}", chosen->unpacked.get()));
+    CHECK(std::ranges::equal(unpacked.bytes(), original.bytes()));
+}
+
+TEST_CASE("compressed memory that is damaged is not unpacked") {
+    const CompressedSnapshot saved;
+    const auto path = saved.path + "/" + snapshot::compressed_memory_name;
+    const Fd file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    std::byte first_frame_byte{};
+    constexpr off_t inside = cli::compressed_memory_magic.size() + 8;
+    REQUIRE(::pread(file.get(), &first_frame_byte, 1, inside) == 1);
+    first_frame_byte ^= std::byte{1};
+    REQUIRE(::pwrite(file.get(), &first_frame_byte, 1, inside) == 1);
+    cli::Snapshot snapshot;
+    snapshot.path = saved.path;
+    snapshot.memory_file = cli::MemoryFile::Compressed;
+    const auto chosen = choose_without_userfaultfd(snapshot);
+    REQUIRE_FALSE(chosen);
+    CHECK(chosen.error().message.contains("checksum"));
 }
