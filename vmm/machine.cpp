@@ -69,7 +69,9 @@ class KvmMachine final : public Machine {
         served_ = TRY(snapshot::ServedMemory::connect(ram_, handler, context_.memory_lost));
         return {};
     }
-    void populate(snapshot::PageList list) { population_.emplace(ram_, std::move(list)); }
+    void populate(snapshot::PageList list) {
+        population_.emplace(ram_, std::move(list), context_.filters);
+    }
 
     [[nodiscard]] Result<snapshot::MachineState> save() override;
     [[nodiscard]] const kvm::GuestRam& ram() const override { return ram_; }
@@ -433,8 +435,8 @@ Result<> KvmMachine::start_vcpu_threads(std::vector<kvm::Vcpu> vcpus) {
         .mmio = mmio_,
         .ioapic_eoi = [this](std::uint8_t vector) { platform_->ioapic().end_of_interrupt(vector); },
         .stop = [this](StopEvent event) { report_stop(std::move(event)); }});
-    vcpus_ = TRY(
-        kvm::VcpuSet::create(std::move(vcpus), *handlers_, context_.metrics, context_.boot_timer));
+    vcpus_ = TRY(kvm::VcpuSet::create(std::move(vcpus), *handlers_, context_.metrics,
+                                      context_.boot_timer, context_.filters));
     return {};
 }
 

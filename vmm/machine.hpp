@@ -15,6 +15,7 @@
 #include "base/result.hpp"
 #include "vmm/boot_timer.hpp"
 #include "vmm/config.hpp"
+#include "vmm/jail/thread_kind.hpp"
 #include "vmm/kvm/guest_ram.hpp"
 #include "vmm/net/network.hpp"
 #include "vmm/page_set.hpp"
@@ -52,6 +53,8 @@ struct MachineContext {
     std::function<void(StopEvent)> stopped;
     // Of a machine whose memory is served: snapshot::ServedMemory::Lost.
     std::function<void(std::string)> memory_lost = {};
+    // Of the threads that the machine makes.
+    jail::FilterMode filters = jail::FilterMode::Off;
 };
 
 // What happens to the guest's clocks (kvmclock and TSC) when it is restored.

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "vmm/config_check.hpp"
+#include "vmm/jail/capabilities.hpp"
 
 namespace masu {
 
@@ -39,7 +40,7 @@ Result<> Monitor::check_allowed(Allowed allowed, std::string_view name) const {
 }
 
 Result<VmmReply> Monitor::carry_out(const action::GetInstanceInfo&) {
-    return InstanceInfo{.id = vm_.id, .state = state_};
+    return InstanceInfo{.id = vm_.id, .state = state_, .jail = services_.walls};
 }
 
 Result<VmmReply> Monitor::carry_out(const action::GetVersion&) {
@@ -359,10 +360,30 @@ MachineContext Monitor::next_machine() {
         .stopped = [this, generation = generation_](
                        StopEvent event) { on_stopped(generation, std::move(event)); },
         .memory_lost = services_.memory_lost,
+        .filters = services_.filters,
     };
 }
 
+// From here on somebody hostile may be in the process.
+Result<> Monitor::give_up_capabilities() const {
+    if (services_.filters == jail::FilterMode::Off)
+        return {};
+    std::vector<jail::ReopenedFile> files;
+    if (vm_.boot_source && !vm_.boot_source->firmware)
+        files.push_back({.path = vm_.boot_source->kernel_image_path});
+    if (vm_.boot_source && vm_.boot_source->initrd_path)
+        files.push_back({.path = *vm_.boot_source->initrd_path});
+    for (const auto& drive : vm_.drives) {
+        const bool own = !drive.overlay_path && !drive.is_read_only;
+        files.push_back({.path = drive.path_on_host, .writable = own});
+        if (drive.overlay_path)
+            files.push_back({.path = *drive.overlay_path, .writable = true});
+    }
+    return jail::give_up_set_up_capabilities(files, log_);
+}
+
 Result<> Monitor::start_machine() {
+    TRY(give_up_capabilities());
     boot_start_ = services_.clock.now();
     TRY(machine_->start());
     machine_started_ = true;

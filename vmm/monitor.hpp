@@ -11,6 +11,7 @@
 #include "base/log.hpp"
 #include "base/metrics.hpp"
 #include "vmm/console.hpp"
+#include "vmm/jail/jail.hpp"
 #include "vmm/machine.hpp"
 #include "vmm/metrics_file.hpp"
 #include "vmm/panic_line.hpp"
@@ -55,6 +56,9 @@ struct MonitorServices {
     MachineFactory create_machine;
     std::size_t metadata_limit = 51200;  // bytes of JSON
     MachineRestorer restore_machine;
+    // The jail that the process is in already.
+    jail::FilterMode filters = jail::FilterMode::Off;
+    jail::Walls walls = {};
     // Called once, when the VM has ended and its machine is gone. May be called from within
     // apply() and stop().
     std::function<void(const MonitorExit&)> ended;
@@ -152,6 +156,7 @@ class Monitor {
     [[nodiscard]] Result<> begin_recording();
     void look_whether_ready();
     [[nodiscard]] Result<> end_recording();
+    [[nodiscard]] Result<> give_up_capabilities() const;
     [[nodiscard]] Result<> start_machine();
     void drop_machine();
     void on_stopped(std::uint64_t generation, StopEvent event);

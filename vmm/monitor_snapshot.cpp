@@ -141,7 +141,8 @@ Result<> Monitor::begin_live_save(const action::CreateSnapshot& action) {
                                                   log_.warn("the log of written pages stays on",
                                                             {kv("error", off.error().message)});
                                           end_live_save(action, std::move(result), collected);
-                                      }},
+                                      },
+                                  .filters = services_.filters},
         snapshot::LiveSave::Wanted{.path = *action.directory,
                                    .metadata = action.metadata,
                                    .plan = std::move(plan),

@@ -312,6 +312,7 @@ struct Done {};
 struct InstanceInfo {
     std::string id;
     VmState state = VmState::NotStarted;
+    std::vector<std::string> jail = {};  // what confines the monitor; empty: nothing
 };
 struct VersionInfo {};
 struct FullConfig {

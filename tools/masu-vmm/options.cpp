@@ -27,15 +27,17 @@ enum Name : int {
     MaxPayload,
     MetricsPath,
     NoApi,
+    NoJail,
     NoReboot,
     PoolSocket,
     ReadyFd,
+    Seccomp,
     StartTime,
     TransportOption,
     VersionOption,
 };
 
-constexpr std::array<option, 22> known{{
+constexpr std::array<option, 24> known{{
     {"api-fd", required_argument, nullptr, ApiFd},
     {"api-sock", required_argument, nullptr, ApiSocket},
     {"boot-timer", no_argument, nullptr, Boot},
@@ -51,9 +53,11 @@ constexpr std::array<option, 22> known{{
     {"log-path", required_argument, nullptr, LogPath},
     {"metrics-path", required_argument, nullptr, MetricsPath},
     {"no-api", no_argument, nullptr, NoApi},
+    {"no-jail", no_argument, nullptr, NoJail},
     {"no-reboot", no_argument, nullptr, NoReboot},
     {"pool-sock", required_argument, nullptr, PoolSocket},
     {"ready-fd", required_argument, nullptr, ReadyFd},
+    {"seccomp", required_argument, nullptr, Seccomp},
     {"start-time-us", required_argument, nullptr, StartTime},
     {"transport", required_argument, nullptr, TransportOption},
     {"version", no_argument, nullptr, VersionOption},
@@ -123,6 +127,9 @@ Result<> set_option(Options& options, int name, const char* value) {
         case NoApi:
             options.api = false;
             return {};
+        case NoJail:
+            options.no_jail = true;
+            return {};
         case NoReboot:
             options.reboot = false;
             return {};
@@ -132,6 +139,12 @@ Result<> set_option(Options& options, int name, const char* value) {
             return {};
         case ReadyFd:
             options.ready_fd = TRY(parse_descriptor("ready-fd", value));
+            return {};
+        case Seccomp:
+            if (std::string_view(value) != "kill" && std::string_view(value) != "log")
+                return fail("--seccomp takes kill or log, not '{}'", value);
+            options.jail.filters = std::string_view(value) == "kill" ? jail::FilterMode::Enforce
+                                                                     : jail::FilterMode::Log;
             return {};
         case StartTime:
             options.start_time_us =
@@ -183,6 +196,8 @@ Result<Options> parse_options(std::span<char*> arguments) {
     if (::optind < count)
         return fail("'{}' is not an option (see --help)",
                     arguments[static_cast<std::size_t>(::optind)]);
+    if (options.no_jail)
+        options.jail.filters = jail::FilterMode::Off;
     if (options.task == Options::Task::Run)
         TRY(check_together(options));
     return options;
@@ -219,6 +234,10 @@ Console
                          COM1 on standard input and output (default), nowhere, or on a Unix
                          socket at PATH that any number of clients may attach to
   --console-log FILE     also append serial output to FILE; at 10 MiB it moves to FILE.1
+Jail (on unless said otherwise; docs/jail.md)
+  --seccomp kill|log     what a system call that is not allowed does: kill the monitor (default),
+                         or only go to the kernel's log, to find out what is missing
+  --no-jail              run without a jail; a warning says so
 Observing
   --log-path FILE        write the log to FILE (default: standard error)
   --level LEVEL          trace, debug, info, warn, error, off (default warn; info with --log-path)

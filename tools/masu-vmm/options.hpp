@@ -9,6 +9,7 @@
 #include "base/log.hpp"
 #include "base/result.hpp"
 #include "vmm/config.hpp"
+#include "vmm/jail/jail.hpp"
 
 namespace masu {
 
@@ -34,6 +35,8 @@ struct Options {
     std::optional<std::string> exit_file;
     std::optional<int> ready_fd;
     std::size_t max_payload = 51200;
+    bool no_jail = false;
+    jail::Options jail;
 };
 
 // An error is a sentence for standard error; the exit status that goes with it is BadArguments.

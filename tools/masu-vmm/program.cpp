@@ -60,6 +60,7 @@ Result<> Program::set_up() {
     loop_ = TRY(EventLoop::create());
     TRY(watch_signals());
     TRY(set_up_console());
+    TRY(enter_jail());
     TRY(set_up_monitor());
     if (options_.boot_timer)
         TRY(watch_boot_timer());
@@ -97,6 +98,25 @@ Result<> Program::set_up_console() {
     return console_->listen(options_.console);
 }
 
+// Once what lies outside is open: log, console. Everything that a client or a guest says comes
+// later.
+Result<> Program::enter_jail() {
+    if (options_.jail.filters == jail::FilterMode::Off) {
+        fmt::print(
+            stderr,
+            "masu-vmm: warning: --no-jail: a guest that breaks out of its VM can do whatever "
+            "this user can\n");
+        log_.warn("the monitor runs without a jail (--no-jail)");
+        return {};
+    }
+    auto walls = jail::enter(options_.jail);
+    if (!walls)
+        return in_context("jail", std::move(walls).error());
+    walls_ = *std::move(walls);
+    log_.info("jailed", {kv("by", fmt::format("{}", fmt::join(walls_, ", ")))});
+    return {};
+}
+
 Result<> Program::set_up_monitor() {
     VmConfig initial;
     initial.id = options_.id;
@@ -110,6 +130,8 @@ Result<> Program::set_up_monitor() {
             .console = *console_,
             .create_machine = factory_,
             .restore_machine = restorer_,
+            .filters = options_.jail.filters,
+            .walls = walls_,
             .ended =
                 [this](const MonitorExit& exit) {
                     exit_ = exit;

@@ -27,6 +27,7 @@ class Program {
   private:
     [[nodiscard]] Result<> set_up();
     [[nodiscard]] Result<> set_up_console();
+    [[nodiscard]] Result<> enter_jail();
     [[nodiscard]] Result<> watch_signals();
     [[nodiscard]] Result<> set_up_monitor();
     [[nodiscard]] Result<> apply_config_file();
@@ -47,6 +48,7 @@ class Program {
     Metrics metrics_;
     BootTimer boot_timer_;
     Log log_;
+    jail::Walls walls_;
     std::optional<MonitorExit> exit_;
     bool boot_timer_printed_ = false;
     // Destroyed from the bottom: clients and guest before the loop they run on.

@@ -11,6 +11,11 @@
 
 namespace masu::cli {
 
+void add_no_jail(CLI::App& command, bool& no_jail) {
+    command.add_flag("--no-jail", no_jail,
+                     "Run the monitor without its jail; a warning says so each time");
+}
+
 CLI::Option* add_choice(CLI::App& command, const std::string& names, std::string& value,
                         const std::vector<std::string>& words, const std::string& description) {
     std::string joined;

@@ -55,6 +55,9 @@ void add_output_option(CLI::App& command, OutputFormat& format);
 CLI::Option* add_choice(CLI::App& command, const std::string& names, std::string& value,
                         const std::vector<std::string>& words, const std::string& description);
 
+// --no-jail, of commands that start a monitor.
+void add_no_jail(CLI::App& command, bool& no_jail);
+
 // Where this user's state lies, and the store in it; short cuts for commands.
 [[nodiscard]] Result<Places> find_own_places();
 [[nodiscard]] Result<Store> open_store();

@@ -63,6 +63,9 @@ void add_live_facts(boost::json::object& object, const VmStatus& status) {
     if (!status.alive() || !status.record)
         return;
     const MonitorClient client(status.record->api_socket(), status.record->name);
+    if (const auto instance = client.get("/"))
+        if (const auto* facts = instance->if_object(); facts != nullptr && facts->contains("jail"))
+            object["jail"] = facts->at("jail");
     if (auto config = client.get("/vm/config"))
         object["config"] = *std::move(config);
     if (auto timer = client.get("/boot-timer"))

@@ -18,6 +18,7 @@
 #include "base/bytes.hpp"
 #include "base/clock.hpp"
 #include "tools/masu/child_program.hpp"
+#include "tools/masu/commands.hpp"
 #include "tools/masu/host_file.hpp"
 #include "tools/masu/unix_socket.hpp"
 
@@ -84,6 +85,8 @@ std::vector<std::string> arguments_for(const VmRecord& record, const VmFolder& f
         arguments.emplace_back("--no-reboot");
     if (record.boot_timer)
         arguments.emplace_back("--boot-timer");
+    if (!record.jail)
+        arguments.emplace_back("--no-jail");
     return arguments;
 }
 
@@ -107,6 +110,15 @@ Result<pid_t> listener_of(const VmRecord& record) {
     return credentials.pid;
 }
 
+// Each time anew.
+void warn_of_no_jail(const VmRecord& record) {
+    if (!record.jail)
+        note(
+            fmt::format("warning: {} runs without a jail (--no-jail): a guest that breaks out of "
+                        "its VM can do whatever this user can",
+                        record.name));
+}
+
 std::string last_line(const std::string& path) {
     auto text = read_file(path, log_limit);
     if (!text)
@@ -117,7 +129,10 @@ std::string last_line(const std::string& path) {
 }
 
 // What is left of a monitor that ended before its API listened.
-std::unexpected<Error> early_end(const VmRecord& record, const VmFolder& folder) {
+std::unexpected<Error> early_end(const VmRecord& record, const VmFolder& folder,
+                                 const MonitorProcess& process) {
+    if (auto reason = process.killed_by_jail())
+        return fail("{}", *reason);
     if (const auto record_of_exit = folder.exit_record())
         return fail("{}", record_of_exit->reason);
     const auto line = last_line(folder.monitor_log());
@@ -173,6 +188,17 @@ bool MonitorProcess::wait(int timeout_ms) const {
     }
 }
 
+std::optional<std::string> MonitorProcess::killed_by_jail() const {
+    siginfo_t info{};
+    // WNOWAIT: who reaps it still can. A process that is no child of this one tells nothing.
+    if (::waitid(P_PIDFD, static_cast<id_t>(pidfd.get()), &info, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+        info.si_pid != pid || info.si_status != SIGSYS ||
+        (info.si_code != CLD_KILLED && info.si_code != CLD_DUMPED))
+        return std::nullopt;
+    return "the monitor was killed by its seccomp filter (SIGSYS): it made a system call that its "
+           "jail does not allow; the kernel's log (dmesg) names the call";
+}
+
 Result<> MonitorProcess::kill() const {
     if (::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0U) < 0 && errno != ESRCH)
         return fail_errno(errno, "cannot kill process {}", pid);
@@ -181,6 +207,7 @@ Result<> MonitorProcess::kill() const {
 
 Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& folder, const Fd& lock,
                                      const std::string& log_level, std::span<const int> inherited) {
+    warn_of_no_jail(record);
     const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     const Fd log(
         ::open(folder.monitor_log().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
@@ -215,13 +242,26 @@ Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& fol
     if (polled > 0 && ::read(ready.get(), &byte, 1) == 1)
         return process;
     if (polled > 0 && process.wait(1000)) {
+        auto end = early_end(record, folder, process);
         ::waitpid(pid, nullptr, 0);
-        return early_end(record, folder);
+        return end;
     }
     TRY(process.kill());
     ::waitpid(pid, nullptr, 0);
     return fail("{} was not ready within {} s; see {}", record.monitor, ready_timeout_ms / 1000,
                 folder.monitor_log());
+}
+
+std::unexpected<Error> give_up_start(const MonitorProcess& monitor, Error error) {
+    // What a killed process says last is an ended connection; a moment later it is gone.
+    constexpr int moment_ms = 50;
+    if (monitor.wait(moment_ms))
+        if (auto reason = monitor.killed_by_jail())
+            return fail("{}", *reason);
+    if (auto killed = monitor.kill(); !killed)
+        return std::unexpected(std::move(killed).error());
+    [[maybe_unused]] const bool ended = monitor.wait(-1);
+    return std::unexpected(std::move(error));
 }
 
 Result<std::optional<MonitorProcess>> running_monitor(const VmFolder& folder,

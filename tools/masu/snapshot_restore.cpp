@@ -39,6 +39,7 @@ struct RestoreOptions {
     std::string vsock_path;
     bool detach = false;
     bool remove = false;
+    bool no_jail = false;
     bool paused = false;
     bool track_dirty_pages = false;
     bool no_working_set = false;
@@ -143,6 +144,7 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoredMem
     record.pid = 0;
     record.snapshot = snapshot.name;
     record.remove = options.remove;
+    record.jail = !options.no_jail;
     record.boot_timer = false;
     record.monitor = TRY(find_monitor());
     auto [folder, lock] = TRY(store.create(record));
@@ -172,9 +174,7 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoredMem
         };
         auto console = go_on();
         if (!console) {
-            TRY(monitor.kill());
-            [[maybe_unused]] const bool ended = monitor.wait(-1);
-            return std::unexpected(console.error());
+            return give_up_start(monitor, std::move(console.error()));
         }
         return Restored{std::move(record), folder, std::move(monitor), *std::move(console)};
     };
@@ -313,6 +313,7 @@ std::shared_ptr<RestoreOptions> add_common(CLI::App& command) {
     command.add_flag("--no-working-set", options->no_working_set,
                      "Do not bring in the recorded working set ahead of the guest");
     command.add_flag("--rm", options->remove, "Delete the VM's state when it has ended");
+    add_no_jail(command, options->no_jail);
     add_network_options(command, options->network);
     command
         .add_option("--vsock-path", options->vsock_path,

@@ -61,6 +61,8 @@ VmRecord record_from(const boost::json::object& object) {
     record.reboot = object.at("reboot").as_bool();
     record.remove = object.at("remove").as_bool();
     record.boot_timer = object.at("boot_timer").as_bool();
+    if (const auto* jail = object.if_contains("jail"))
+        record.jail = jail->as_bool();
     record.stop_timeout = object.at("stop_timeout").to_number<unsigned>();
     if (const auto* snapshot = object.if_contains("snapshot"))
         record.snapshot = std::string(snapshot->as_string());
@@ -104,6 +106,7 @@ boost::json::object to_json(const VmRecord& record) {
                                {"reboot", record.reboot},
                                {"remove", record.remove},
                                {"boot_timer", record.boot_timer},
+                               {"jail", record.jail},
                                {"stop_timeout", record.stop_timeout}};
     object["security_groups"] =
         boost::json::array(record.security_groups.begin(), record.security_groups.end());

@@ -42,6 +42,7 @@ struct VmRecord {
     bool reboot = true;   // a guest's reboot starts it again
     bool remove = false;  // --rm
     bool boot_timer = false;
+    bool jail = true;            // its monitor is confined; false: --no-jail
     std::string snapshot;        // it was restored or cloned from this one; or empty
     unsigned stop_timeout = 30;  // seconds between power button and kill
 

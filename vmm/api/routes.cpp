@@ -284,6 +284,7 @@ void write(JsonWriter& json, const InstanceInfo& info) {
         .field("state", to_string(info.state))
         .field("vmm_version", version())
         .field("app_name", "Masu")
+        .field("jail", info.jail.empty() ? "none" : fmt::format("{}", fmt::join(info.jail, ", ")))
         .end_object();
 }
 

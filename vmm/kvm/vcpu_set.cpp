@@ -4,6 +4,8 @@
 #include <system_error>
 #include <thread>
 
+#include "vmm/jail/jail.hpp"
+
 namespace masu::kvm {
 
 struct VcpuSet::Worker {
@@ -29,9 +31,9 @@ StopEvent run_failure(unsigned index, int error) {
 
 Result<std::unique_ptr<VcpuSet>> VcpuSet::create(std::vector<Vcpu> vcpus,
                                                  const ExitHandlers& handlers, Metrics& metrics,
-                                                 BootTimer& boot_timer) {
+                                                 BootTimer& boot_timer, jail::FilterMode filters) {
     install_kick_handler();
-    std::unique_ptr<VcpuSet> set(new VcpuSet(handlers, metrics, boot_timer));
+    std::unique_ptr<VcpuSet> set(new VcpuSet(handlers, metrics, boot_timer, filters));
     for (auto& vcpu : vcpus)
         set->workers_.push_back(std::make_unique<Worker>(std::move(vcpu)));
     for (auto& worker : set->workers_) {
@@ -46,8 +48,9 @@ Result<std::unique_ptr<VcpuSet>> VcpuSet::create(std::vector<Vcpu> vcpus,
     return set;
 }
 
-VcpuSet::VcpuSet(const ExitHandlers& handlers, Metrics& metrics, BootTimer& boot_timer)
-    : handlers_(handlers), counters_(metrics), boot_timer_(boot_timer) {}
+VcpuSet::VcpuSet(const ExitHandlers& handlers, Metrics& metrics, BootTimer& boot_timer,
+                 jail::FilterMode filters)
+    : handlers_(handlers), counters_(metrics), boot_timer_(boot_timer), filters_(filters) {}
 
 VcpuSet::~VcpuSet() {
     stop();
@@ -55,6 +58,8 @@ VcpuSet::~VcpuSet() {
 
 void VcpuSet::thread_main(Worker& worker) {
     prepare_vcpu_thread(worker.vcpu.index());
+    if (const auto jailed = jail::enter_thread(jail::ThreadKind::Vcpu, filters_); !jailed)
+        finish_with({StopKind::Error, jailed.error().message});
     std::unique_lock lock(mutex_);
     for (;;) {
         changed_.wait(lock, [this] { return order_ != Order::Wait; });

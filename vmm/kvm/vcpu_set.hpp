@@ -12,6 +12,7 @@
 #include "base/metrics.hpp"
 #include "base/result.hpp"
 #include "vmm/boot_timer.hpp"
+#include "vmm/jail/thread_kind.hpp"
 #include "vmm/kvm/exits.hpp"
 #include "vmm/kvm/vcpu.hpp"
 
@@ -24,11 +25,10 @@ enum class VcpuState { Created, Running, Paused, Finished };
 class VcpuSet {
   public:
     // Takes vCPUs whose registers are set (the boot processor first), and starts their threads,
-    // which wait in Created. Handlers, metrics and timer are borrowed.
-    [[nodiscard]] static Result<std::unique_ptr<VcpuSet>> create(std::vector<Vcpu> vcpus,
-                                                                 const ExitHandlers& handlers,
-                                                                 Metrics& metrics,
-                                                                 BootTimer& boot_timer);
+    // which wait in Created, each behind its filter. Handlers, metrics and timer are borrowed.
+    [[nodiscard]] static Result<std::unique_ptr<VcpuSet>> create(
+        std::vector<Vcpu> vcpus, const ExitHandlers& handlers, Metrics& metrics,
+        BootTimer& boot_timer, jail::FilterMode filters = jail::FilterMode::Off);
     ~VcpuSet();
     VcpuSet(const VcpuSet&) = delete;
     VcpuSet& operator=(const VcpuSet&) = delete;
@@ -50,7 +50,8 @@ class VcpuSet {
     struct Worker;
     enum class Order : std::uint8_t { Wait, Run, Finish };
 
-    VcpuSet(const ExitHandlers& handlers, Metrics& metrics, BootTimer& boot_timer);
+    VcpuSet(const ExitHandlers& handlers, Metrics& metrics, BootTimer& boot_timer,
+            jail::FilterMode filters);
     void thread_main(Worker& worker);
     void run_until_ordered(Worker& worker);
     bool take_exit(Worker& worker, int error);
@@ -61,6 +62,7 @@ class VcpuSet {
     const ExitHandlers& handlers_;
     ExitCounters counters_;
     BootTimer& boot_timer_;
+    const jail::FilterMode filters_;
     mutable std::mutex mutex_;  // guards Worker::state; order_ changes only under it
     std::condition_variable changed_;
     std::atomic<Order> order_{Order::Wait};

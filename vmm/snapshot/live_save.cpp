@@ -1,5 +1,6 @@
 #include "vmm/snapshot/live_save.hpp"
 
+#include "vmm/jail/jail.hpp"
 #include "vmm/snapshot/memory_file.hpp"
 
 namespace masu::snapshot {
@@ -27,7 +28,9 @@ LiveSave::LiveSave(Parts parts, Wanted wanted)
     wanted_.plan.pages = &wanted_.pages;
     progress_ = {.state = SaveState::Running, .live = true, .form = wanted_.plan.form};
     worker_ = std::jthread([this](const std::stop_token& stop) {
-        auto copied = copy_while_running(stop);
+        auto copied = jail::enter_thread(jail::ThreadKind::Copy, parts_.filters).and_then([&] {
+            return copy_while_running(stop);
+        });
         if (stop.stop_requested())
             return;
         post([this, copied = std::move(copied)] {
@@ -129,10 +132,13 @@ void LiveSave::stand_still() {
 }
 
 void LiveSave::finish(const std::stop_token& stop) {
+    const auto jailed = jail::enter_thread(jail::ThreadKind::Copy, parts_.filters);
     // Of a file that only has pages of its own, all that were ever collected are.
     wanted_.pages.merge(all_);
-    auto result = std::make_shared<Result<SaveResult>>(
-        files_->commit(state_, config_, wanted_.plan, progress().memory_written, wanted_.metadata));
+    auto result = std::make_shared<Result<SaveResult>>(jailed.and_then([&] {
+        return files_->commit(state_, config_, wanted_.plan, progress().memory_written,
+                              wanted_.metadata);
+    }));
     if (!stop.stop_requested()) {
         post([this, result] { end(std::move(*result)); });
     } else if (*result) {

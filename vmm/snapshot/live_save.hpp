@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/event_loop.hpp"
+#include "vmm/jail/thread_kind.hpp"
 #include "vmm/machine.hpp"
 #include "vmm/snapshot/save.hpp"
 
@@ -43,6 +44,7 @@ class LiveSave {
         // The end, on the loop's thread; the LiveSave may be destroyed there. `collected`: the
         // pages it took out of the log, which after a failure are still to be saved.
         std::function<void(Result<SaveResult>, const PageSet& collected)> ended;
+        jail::FilterMode filters = jail::FilterMode::Off;  // of its thread
     };
 
     LiveSave(Parts parts, Wanted wanted);

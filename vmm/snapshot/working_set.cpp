@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "vmm/jail/jail.hpp"
 #include "vmm/snapshot/memory_file.hpp"
 
 namespace masu::snapshot {
@@ -30,9 +31,13 @@ Result<PageList> look_at_working_set(const kvm::GuestRam& ram, const SnapshotId&
     return list;
 }
 
-WorkingSetPopulation::WorkingSetPopulation(const kvm::GuestRam& ram, PageList list)
-    : thread_([this, &ram, list = std::move(list)](const std::stop_token& stop) {
-          run(ram, list, stop);
+WorkingSetPopulation::WorkingSetPopulation(const kvm::GuestRam& ram, PageList list,
+                                           jail::FilterMode filters)
+    : thread_([this, &ram, list = std::move(list), filters](const std::stop_token& stop) {
+          if (const auto jailed = jail::enter_thread(jail::ThreadKind::Populate, filters); jailed)
+              run(ram, list, stop);
+          else
+              error_ = jailed.error().os_errno;
       }) {}
 
 void WorkingSetPopulation::wait() {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "vmm/jail/thread_kind.hpp"
 #include "vmm/kvm/guest_ram.hpp"
 #include "vmm/snapshot/page_list.hpp"
 
@@ -25,7 +26,8 @@ namespace masu::snapshot {
 // ends it, and the guest faults its pages in by itself. Destruction ends it; `ram` outlives it.
 class WorkingSetPopulation {
   public:
-    WorkingSetPopulation(const kvm::GuestRam& ram, PageList list);
+    WorkingSetPopulation(const kvm::GuestRam& ram, PageList list,
+                         jail::FilterMode filters = jail::FilterMode::Off);
     WorkingSetPopulation(const WorkingSetPopulation&) = delete;
     WorkingSetPopulation& operator=(const WorkingSetPopulation&) = delete;
 

@@ -221,6 +221,7 @@ def main():
         parser.add_argument("--" + flag)
     parser.add_argument("--no-reboot", action="store_true")
     parser.add_argument("--boot-timer", action="store_true")
+    parser.add_argument("--no-jail", action="store_true")
     flags = parser.parse_args()
     if os.environ.get("FAKE_VMM") == "fail-early":
         print("error /dev/kvm: there is none; load the kvm module", file=sys.stderr)

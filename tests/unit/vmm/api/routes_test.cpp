@@ -289,12 +289,14 @@ TEST_CASE("replies carry the status and the JSON of what came out") {
     CHECK(refused.status == 400);
     CHECK(refused.body == R"({"fault_message":"a \"quoted\"\u000areason"})");
 
-    const auto info = to_reply(VmmReply(InstanceInfo{.id = "i-1", .state = VmState::Paused}));
+    const auto info = to_reply(VmmReply(
+        InstanceInfo{.id = "i-1", .state = VmState::Paused, .jail = {"rlimits", "seccomp"}}));
     CHECK(info.status == 200);
     auto body = *JsonObject::parse(info.body, "reply");
     CHECK(body.string("id") == "i-1");
     CHECK(body.string("state") == "Paused");
     CHECK(body.string("app_name") == "Masu");
+    CHECK(body.string("jail") == "rlimits, seccomp");
     CHECK_FALSE(body.required_string("vmm_version").empty());
     CHECK(body.finish().has_value());
 

@@ -1,0 +1,45 @@
+// What root can do beyond a user, given up.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/log.hpp"
+#include "base/result.hpp"
+
+namespace masu::jail {
+
+// A set of capabilities, by bit (CAP_* of linux/capability.h).
+using Capabilities = std::uint64_t;
+constexpr Capabilities capability(int number) noexcept {
+    return Capabilities{1} << number;
+}
+
+// The calling thread's permitted ones.
+[[nodiscard]] Result<Capabilities> permitted_capabilities();
+
+// Of the calling thread's, keeps these where it has them. Effective and permitted are one set
+// afterwards; the inheritable and ambient sets are empty. Threads made later inherit that.
+[[nodiscard]] Result<> keep_capabilities(Capabilities kept);
+
+// The bounding set: no program that is ever executed gets a capability. Nothing happens where the
+// thread may not (without CAP_SETPCAP), as then it has nothing to hand on either.
+void empty_bounding_set() noexcept;
+
+// Until the guest runs, nobody hostile is in the process: a TAP is made (CAP_NET_ADMIN), faults of
+// guest memory are taken over (CAP_SYS_PTRACE), files of other users are opened (CAP_DAC_OVERRIDE).
+[[nodiscard]] Capabilities set_up_capabilities() noexcept;
+
+// A file that is opened anew while the guest runs, when it reboots.
+struct ReopenedFile {
+    std::string path;
+    bool writable = false;
+};
+
+// Right before the guest runs: gives up all of them. Only where one of the files would be out of
+// reach then (root's VM on the disk of another user) CAP_DAC_OVERRIDE stays, and the log says so.
+[[nodiscard]] Result<> give_up_set_up_capabilities(std::span<const ReopenedFile> files,
+                                                   const Log& log);
+
+}  // namespace masu::jail

@@ -1,0 +1,102 @@
+// Prints the filters as arrays of BPF instructions, for seccomp.cpp. Runs while Masu is built.
+#include <linux/filter.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "vmm/jail/filter_rules.hpp"
+
+namespace {
+
+using namespace masu::jail;
+
+struct Failed {
+    const char* what;
+    int error;
+};
+
+void require(int result, const char* what) {
+    if (result < 0)
+        throw Failed{what, -result};
+}
+
+class Filter {
+  public:
+    explicit Filter(FilterMode mode)
+        : context_(::seccomp_init(mode == FilterMode::Log ? SCMP_ACT_LOG : SCMP_ACT_KILL_PROCESS)) {
+        if (context_ == nullptr)
+            throw Failed{"seccomp_init", 0};
+        require(::seccomp_attr_set(context_, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS),
+                "another architecture");
+    }
+    ~Filter() { ::seccomp_release(context_); }
+    Filter(const Filter&) = delete;
+    Filter& operator=(const Filter&) = delete;
+
+    // A search tree where there are many calls. In a list, the one that is wanted all the time can
+    // stand first.
+    void arrange(ThreadKind kind) {
+        if (kind == ThreadKind::Vcpu)
+            require(::seccomp_syscall_priority(context_, SCMP_SYS(ioctl), 255), "priority");
+        else
+            require(::seccomp_attr_set(context_, SCMP_FLTATR_CTL_OPTIMIZE, 2), "search tree");
+    }
+
+    void add(const Rule& rule) {
+        const auto action = rule.refusal ? SCMP_ACT_ERRNO(*rule.refusal) : SCMP_ACT_ALLOW;
+        const int result = ::seccomp_rule_add_array(context_, action, rule.call,
+                                                    static_cast<unsigned>(rule.conditions.size()),
+                                                    rule.conditions.data());
+        if (result != -EEXIST)  // said before by another table
+            require(result, "a rule");
+    }
+
+    [[nodiscard]] std::vector<sock_filter> program() const {
+        const int file = ::memfd_create("filter", MFD_CLOEXEC);
+        require(file < 0 ? -errno : 0, "memfd_create");
+        require(::seccomp_export_bpf(context_, file), "seccomp_export_bpf");
+        const auto size = ::lseek(file, 0, SEEK_END);
+        std::vector<sock_filter> program(static_cast<std::size_t>(size) / sizeof(sock_filter));
+        if (::pread(file, program.data(), static_cast<std::size_t>(size), 0) != size)
+            throw Failed{"pread", errno};
+        ::close(file);
+        return program;
+    }
+
+  private:
+    scmp_filter_ctx context_;
+};
+
+void print(ThreadKind kind, FilterMode mode, const char* name) {
+    Filter filter(mode);
+    filter.arrange(kind);
+    for (const auto& rule : rules_for(kind))
+        filter.add(rule);
+    std::printf("constexpr sock_filter %s[] = {\n", name);
+    for (const auto& [code, jt, jf, k] : filter.program())
+        std::printf("{0x%x,%u,%u,0x%xU},\n", code, jt, jf, k);
+    std::printf("};\n");
+}
+
+}  // namespace
+
+int main() {
+    try {
+        print(ThreadKind::Loop, FilterMode::Enforce, "enforce_loop");
+        print(ThreadKind::Vcpu, FilterMode::Enforce, "enforce_vcpu");
+        print(ThreadKind::Copy, FilterMode::Enforce, "enforce_copy");
+        print(ThreadKind::Populate, FilterMode::Enforce, "enforce_populate");
+        print(ThreadKind::Loop, FilterMode::Log, "log_loop");
+        print(ThreadKind::Vcpu, FilterMode::Log, "log_vcpu");
+        print(ThreadKind::Copy, FilterMode::Log, "log_copy");
+        print(ThreadKind::Populate, FilterMode::Log, "log_populate");
+    } catch (const Failed& failed) {
+        std::fprintf(stderr, "compile-filters: %s: %s\n", failed.what, std::strerror(failed.error));
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,60 @@
+// Puts the walls up in the order in which they do not stand in each other's way.
+#include "vmm/jail/jail.hpp"
+
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include <cerrno>
+
+#include "vmm/jail/capabilities.hpp"
+
+namespace masu::jail {
+namespace {
+
+// Guest memory and keys must not end up in a core file. 0 would stop a file, but not a program that
+// the kernel pipes the dump to; for that, 1 is the value that says no.
+Result<> forbid_core_dumps() {
+    const rlimit none{.rlim_cur = 1, .rlim_max = 1};
+    if (::setrlimit(RLIMIT_CORE, &none) < 0)
+        return fail_errno(errno, "core dumps cannot be ruled out");
+    return {};
+}
+
+// The number of descriptors that was enough so far cannot be raised any more.
+Result<> fix_descriptor_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return fail_errno(errno, "the limit on descriptors cannot be read");
+    limit.rlim_max = limit.rlim_cur;
+    if (::setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return fail_errno(errno, "the limit on descriptors cannot be fixed");
+    return {};
+}
+
+}  // namespace
+
+Result<Walls> enter(const Options& options) {
+    if (options.filters == FilterMode::Off)
+        return Walls{};
+    TRY(forbid_core_dumps());
+    TRY(fix_descriptor_limit());
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return fail_errno(errno, "no_new_privs cannot be set");
+    empty_bounding_set();
+    TRY(keep_capabilities(set_up_capabilities()));
+    Walls walls{"no-new-privileges", "no-capabilities", "rlimits"};
+    TRY(enter_filter(ThreadKind::Loop, options.filters));
+    walls.emplace_back(options.filters == FilterMode::Log ? "seccomp (log only)" : "seccomp");
+    return walls;
+}
+
+// A vCPU's thread may have been made while the loop still had the set-up's capabilities.
+Result<> enter_thread(ThreadKind kind, FilterMode mode) {
+    if (mode == FilterMode::Off)
+        return {};
+    if (kind == ThreadKind::Vcpu || kind == ThreadKind::Populate)
+        TRY(keep_capabilities(0));
+    return enter_filter(kind, mode);
+}
+
+}  // namespace masu::jail

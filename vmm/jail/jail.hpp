@@ -1,0 +1,31 @@
+// The jail of the monitor: what a guest that takes the process over cannot do from there.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/log.hpp"
+#include "base/result.hpp"
+#include "vmm/jail/seccomp.hpp"
+#include "vmm/jail/thread_kind.hpp"
+
+namespace masu::jail {
+
+struct Options {
+    FilterMode filters = FilterMode::Enforce;  // Off: no jail at all
+};
+
+// What confines the process, a word or two each, for a person: "seccomp", "no-new-privileges", ...
+using Walls = std::vector<std::string>;
+
+// Confines the calling thread and all that it makes later; there is no way back. Called once, by
+// the only thread there is, when what needs more has been done: descriptors of this process's own
+// (log, console) are open. Fails closed: an error means that the monitor must not go on.
+// Capabilities of set_up_capabilities() stay until give_up_set_up_capabilities().
+[[nodiscard]] Result<Walls> enter(const Options& options);
+
+// The first thing a thread of another kind does.
+[[nodiscard]] Result<> enter_thread(ThreadKind kind, FilterMode mode);
+
+}  // namespace masu::jail
