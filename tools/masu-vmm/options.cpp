@@ -22,6 +22,8 @@ enum Name : int {
     ForkServerFd,
     Help,
     Id,
+    JailRead,
+    JailWrite,
     Level,
     LogPath,
     MaxPayload,
@@ -37,7 +39,7 @@ enum Name : int {
     VersionOption,
 };
 
-constexpr std::array<option, 24> known{{
+constexpr std::array<option, 26> known{{
     {"api-fd", required_argument, nullptr, ApiFd},
     {"api-sock", required_argument, nullptr, ApiSocket},
     {"boot-timer", no_argument, nullptr, Boot},
@@ -49,6 +51,8 @@ constexpr std::array<option, 24> known{{
     {"help", no_argument, nullptr, Help},
     {"http-api-max-payload-size", required_argument, nullptr, MaxPayload},
     {"id", required_argument, nullptr, Id},
+    {"jail-read", required_argument, nullptr, JailRead},
+    {"jail-write", required_argument, nullptr, JailWrite},
     {"level", required_argument, nullptr, Level},
     {"log-path", required_argument, nullptr, LogPath},
     {"metrics-path", required_argument, nullptr, MetricsPath},
@@ -111,6 +115,12 @@ Result<> set_option(Options& options, int name, const char* value) {
         case Id:
             options.id = value;
             return check_instance_id(options.id);
+        case JailRead:
+            options.jail.files.read.emplace_back(value);
+            return {};
+        case JailWrite:
+            options.jail.files.write.emplace_back(value);
+            return {};
         case Level:
             options.level = TRY(parse_log_level(value));
             return {};
@@ -235,6 +245,10 @@ Console
                          socket at PATH that any number of clients may attach to
   --console-log FILE     also append serial output to FILE; at 10 MiB it moves to FILE.1
 Jail (on unless said otherwise; docs/jail.md)
+  --jail-read PATH       let it read PATH, a file or a folder with all below it. Once this or
+  --jail-write PATH      (read, change, make, delete) is given, other files are out of reach, but
+                         for those named by other options here and their folders. Repeat for more.
+                         Without any: every file of this user's, /usr, /etc and the like read-only
   --seccomp kill|log     what a system call that is not allowed does: kill the monitor (default),
                          or only go to the kernel's log, to find out what is missing
   --no-jail              run without a jail; a warning says so

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 
@@ -20,6 +21,19 @@ namespace {
 
 constexpr Nanoseconds boot_timer_interval = 20'000'000;
 constexpr int console_flush_milliseconds = 1000;
+
+// What the command line names, it lets be used: files that are made anew or renamed with their
+// folder.
+void add_own_files(const Options& options, jail::FileRules& rules) {
+    for (const auto* path : {&options.api_socket, &options.console_log, &options.log_path,
+                             &options.metrics_path, &options.exit_file})
+        if (*path)
+            rules.write.push_back(folder_of(**path));
+    if (options.console != "stdio" && options.console != "none")
+        rules.write.push_back(folder_of(options.console));
+    if (options.config_file)
+        rules.read.push_back(*options.config_file);
+}
 
 }  // namespace
 
@@ -109,12 +123,34 @@ Result<> Program::enter_jail() {
         log_.warn("the monitor runs without a jail (--no-jail)");
         return {};
     }
-    auto walls = jail::enter(options_.jail);
-    if (!walls)
-        return in_context("jail", std::move(walls).error());
-    walls_ = *std::move(walls);
-    log_.info("jailed", {kv("by", fmt::format("{}", fmt::join(walls_, ", ")))});
+    auto options = options_.jail;
+    if (options.files.given())
+        add_own_files(options_, options.files);
+    auto jail = jail::enter(options);
+    if (!jail)
+        return in_context("jail", std::move(jail).error());
+    jail_ = *std::move(jail);
+    if (jail_.files.abi == 0)
+        log_.warn(
+            "this kernel has no Landlock (Linux 5.13, among the LSMs it starts with): the monitor "
+            "may use whatever files this user may");
+    log_.info("jailed", {kv("by", fmt::format("{}", fmt::join(jail_.walls, ", ")))});
     return {};
+}
+
+// To whoever asked for a file that the jail may be in the way of.
+Error Program::explain(Error error) const {
+    if (error.os_errno != EACCES || jail_.files.abi == 0)
+        return error;
+    error.message +=
+        options_.jail.files.given()
+            ? "; if its permissions are right, the jail is why: this monitor may only "
+              "use the paths it was started with (name this one with --jail-read or "
+              "--jail-write, or do without a jail with --no-jail)"
+            : "; if its permissions are right, the jail is why: the operating system's "
+              "own folders cannot be written to (--jail-write PATH names what can, "
+              "--no-jail does without a jail)";
+    return error;
 }
 
 Result<> Program::set_up_monitor() {
@@ -131,7 +167,7 @@ Result<> Program::set_up_monitor() {
             .create_machine = factory_,
             .restore_machine = restorer_,
             .filters = options_.jail.filters,
-            .walls = walls_,
+            .walls = jail_.walls,
             .ended =
                 [this](const MonitorExit& exit) {
                     exit_ = exit;
@@ -160,9 +196,10 @@ Result<> Program::apply_config_file() {
     for (const auto& action : *actions)
         if (auto applied = monitor_->apply(action); !applied)
             return refuse(
-                in_context(fmt::format("config file {}", path), std::move(applied.error()))
+                in_context(fmt::format("config file {}", path), explain(std::move(applied.error())))
                     .error());
-    TRY(monitor_->apply(action::StartInstance{}));
+    if (auto started = monitor_->apply(action::StartInstance{}); !started)
+        return std::unexpected(explain(std::move(started.error())));
     return {};
 }
 
@@ -201,6 +238,7 @@ api::HttpReply Program::handle(const api::HttpRequest& request) {
     auto outcome = action ? monitor_->apply(*action)
                           : Result<VmmReply>(std::unexpected(std::move(action.error())));
     if (!outcome) {
+        outcome = std::unexpected(explain(std::move(outcome.error())));
         metrics_.counter("api_server", "refused_requests").add();
         log_.info("request refused",
                   {kv("method", request.method), kv("path", request.target.substr(0, 128)),

@@ -28,6 +28,7 @@ class Program {
     [[nodiscard]] Result<> set_up();
     [[nodiscard]] Result<> set_up_console();
     [[nodiscard]] Result<> enter_jail();
+    [[nodiscard]] Error explain(Error error) const;
     [[nodiscard]] Result<> watch_signals();
     [[nodiscard]] Result<> set_up_monitor();
     [[nodiscard]] Result<> apply_config_file();
@@ -48,7 +49,7 @@ class Program {
     Metrics metrics_;
     BootTimer boot_timer_;
     Log log_;
-    jail::Walls walls_;
+    jail::Jail jail_;
     std::optional<MonitorExit> exit_;
     bool boot_timer_printed_ = false;
     // Destroyed from the bottom: clients and guest before the loop they run on.

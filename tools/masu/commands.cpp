@@ -9,11 +9,36 @@
 #include <CLI/Formatter.hpp>
 #include <CLI/Validators.hpp>
 
+#include "tools/masu/host_file.hpp"
+
 namespace masu::cli {
 
-void add_no_jail(CLI::App& command, bool& no_jail) {
-    command.add_flag("--no-jail", no_jail,
+void add_jail_options(CLI::App& command, JailOptions& options) {
+    command
+        .add_option("--jail-read", options.read,
+                    "A file or folder that the monitor may read, beyond what the VM is made of. "
+                    "Repeat for more")
+        ->type_name(file_value)
+        ->allow_extra_args(false)
+        ->take_all();
+    command
+        .add_option("--jail-write", options.write,
+                    "A file or folder that it may also change, for disks that the VM gets later")
+        ->type_name(file_value)
+        ->allow_extra_args(false)
+        ->take_all();
+    command.add_flag("--no-jail", options.none,
                      "Run the monitor without its jail; a warning says so each time");
+}
+
+void set_jail(const JailOptions& options, VmRecord& record) {
+    record.jail = !options.none;
+    record.jail_read.clear();
+    record.jail_write.clear();
+    for (const auto& path : options.read)
+        record.jail_read.push_back(absolute_path(path));
+    for (const auto& path : options.write)
+        record.jail_write.push_back(absolute_path(path));
 }
 
 CLI::Option* add_choice(CLI::App& command, const std::string& names, std::string& value,

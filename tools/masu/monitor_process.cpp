@@ -20,6 +20,7 @@
 #include "tools/masu/child_program.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/host_file.hpp"
+#include "tools/masu/jail_paths.hpp"
 #include "tools/masu/unix_socket.hpp"
 
 #ifndef MASU_LIBEXEC_TO_BIN
@@ -51,6 +52,13 @@ Result<Fd> open_pidfd(pid_t pid) {
     if (!fd)
         return fail_errno(errno, "cannot open process {}", pid);
     return fd;
+}
+
+void append_jail_paths(std::vector<std::string>& arguments, const jail::FileRules& rules) {
+    for (const auto& path : rules.read)
+        arguments.insert(arguments.end(), {"--jail-read", path});
+    for (const auto& path : rules.write)
+        arguments.insert(arguments.end(), {"--jail-write", path});
 }
 
 std::vector<std::string> arguments_for(const VmRecord& record, const VmFolder& folder,
@@ -87,6 +95,8 @@ std::vector<std::string> arguments_for(const VmRecord& record, const VmFolder& f
         arguments.emplace_back("--boot-timer");
     if (!record.jail)
         arguments.emplace_back("--no-jail");
+    else
+        append_jail_paths(arguments, jail_paths(record, folder));
     return arguments;
 }
 

@@ -82,7 +82,7 @@ struct RunOptions {
     bool detach = false;
     bool remove = false;
     bool no_reboot = false;
-    bool no_jail = false;
+    JailOptions jail;
     bool boot_timer = false;
     bool track_dirty_pages = false;
     bool boot_menu = false;
@@ -172,7 +172,7 @@ Result<VmRecord> make_record(const RunOptions& options, const Places& places, Fd
         record.vsock = TRY(parse_vsock_option(options.vsock));
     record.transport = options.transport;
     record.reboot = !options.no_reboot;
-    record.jail = !options.no_jail;
+    set_jail(options.jail, record);
     record.remove = options.remove;
     record.boot_timer = options.boot_timer;
     record.stop_timeout = options.stop_timeout;
@@ -403,7 +403,7 @@ void add_life_options(CLI::App& command, RunOptions& options) {
     command.add_flag("--rm", options.remove, "Delete the VM's state when it has ended");
     command.add_flag("--no-reboot", options.no_reboot,
                      "End when the guest reboots, instead of starting it again");
-    add_no_jail(command, options.no_jail);
+    add_jail_options(command, options.jail);
     command
         .add_option("--stop-timeout", options.stop_timeout,
                     "What `masu stop` waits between power button and kill (default 30)")

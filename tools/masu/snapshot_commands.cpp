@@ -53,14 +53,12 @@ Result<boost::json::object> wait_for_save(const MonitorClient& client) {
 }
 
 Result<boost::json::object> save(const MonitorClient& client, const VmRecord& record,
-                                 const SnapshotStore& snapshots, const CreateOptions& options,
-                                 const std::string& path) {
-    const auto& name = options.name;
+                                 const CreateOptions& options, const std::string& path) {
     Progress progress("saving " + record.name);
     progress.stage("memory and disks", record.memory_mib * MiB);
     const std::jthread watcher([&](const std::stop_token& stop) {
         while (!stop.stop_requested()) {
-            progress.update(snapshots.bytes_so_far(name));
+            progress.update(SnapshotStore::bytes_so_far(path));
             std::this_thread::sleep_for(std::chrono::milliseconds(100));
         }
     });
@@ -115,7 +113,8 @@ Result<int> create(const CreateOptions& options) {
     const auto record = TRY(folder.record());
     if (!TRY(running_monitor(folder, record)))
         return fail("{} is not running, and only a running VM has a state to save", vm);
-    const auto path = TRY(snapshots.prepare(name));
+    TRY(snapshots.prepare(name));
+    const auto path = folder.file("snapshot-" + name);
     const MonitorClient client(record.api_socket(), vm);
     const auto info = TRY(client.get("/"));
     const auto* state = info.is_object() ? info.get_object().if_contains("state") : nullptr;
@@ -125,11 +124,12 @@ Result<int> create(const CreateOptions& options) {
     const bool pause = was_running && !live;
     if (pause)
         TRY(client.patch("/vm", boost::json::object{{"state", "Paused"}}));
-    const auto saved = save(client, record, snapshots, options, path);
+    const auto saved = save(client, record, options, path);
     if (pause && !keep_paused)
         TRY(client.patch("/vm", boost::json::object{{"state", "Resumed"}}));
     if (!saved)
         return std::unexpected(saved.error());
+    TRY(snapshots.adopt(path, name));
     TRY(check_parent(snapshots, name));
     if (compressed) {
         const auto held = TRY(snapshots.hold(name, true));

@@ -39,7 +39,7 @@ struct RestoreOptions {
     std::string vsock_path;
     bool detach = false;
     bool remove = false;
-    bool no_jail = false;
+    JailOptions jail;
     bool paused = false;
     bool track_dirty_pages = false;
     bool no_working_set = false;
@@ -144,7 +144,9 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoredMem
     record.pid = 0;
     record.snapshot = snapshot.name;
     record.remove = options.remove;
-    record.jail = !options.no_jail;
+    set_jail(options.jail, record);
+    (options.record_working_set > 0 ? record.jail_write : record.jail_read)
+        .push_back(snapshot.path);
     record.boot_timer = false;
     record.monitor = TRY(find_monitor());
     auto [folder, lock] = TRY(store.create(record));
@@ -313,7 +315,7 @@ std::shared_ptr<RestoreOptions> add_common(CLI::App& command) {
     command.add_flag("--no-working-set", options->no_working_set,
                      "Do not bring in the recorded working set ahead of the guest");
     command.add_flag("--rm", options->remove, "Delete the VM's state when it has ended");
-    add_no_jail(command, options->no_jail);
+    add_jail_options(command, options->jail);
     add_network_options(command, options->network);
     command
         .add_option("--vsock-path", options->vsock_path,

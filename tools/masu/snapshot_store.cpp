@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -86,7 +87,7 @@ std::uint64_t Snapshot::stored_bytes() const {
     return disk_bytes_below(path);
 }
 
-Result<std::string> SnapshotStore::prepare(const std::string& name) const {
+Result<> SnapshotStore::prepare(const std::string& name) const {
     if (const auto good = check_vm_name(name); !good)
         return fail("\"{}\" is not a name for a snapshot: use letters, digits and '-'", name);
     std::error_code error;
@@ -106,7 +107,15 @@ Result<std::string> SnapshotStore::prepare(const std::string& name) const {
             "a snapshot named {} exists already; choose another name, or delete it with "
             "`masu snapshot rm {}`",
             name, name);
-    return folder_of(name);
+    return {};
+}
+
+Result<> SnapshotStore::adopt(const std::string& path, const std::string& name) const {
+    if (::syscall(SYS_renameat2, AT_FDCWD, path.c_str(), AT_FDCWD, folder_of(name).c_str(),
+                  RENAME_NOREPLACE) < 0)
+        return fail_errno(errno, "the snapshot is saved in {}, and cannot be moved to {}", path,
+                          folder_of(name));
+    return sync_folder(path_);
 }
 
 Result<Fd> SnapshotStore::hold(const std::string& name, bool exclusive) const {
@@ -164,11 +173,11 @@ Result<> SnapshotStore::remove(const std::string& name) const {
     return {};
 }
 
-std::uint64_t SnapshotStore::bytes_so_far(const std::string& name) const {
+std::uint64_t SnapshotStore::bytes_so_far(const std::string& path) {
     std::uint64_t total = 0;
     std::error_code error;
-    for (const auto& entry : fs::directory_iterator(path_, error))
-        if (entry.path().filename().string().starts_with(name + partial_mark))
+    for (const auto& entry : fs::directory_iterator(fs::path(path).parent_path(), error))
+        if (entry.path().string().starts_with(path + partial_mark))
             total += disk_bytes_below(entry.path().string());
     return total;
 }

@@ -57,9 +57,12 @@ class SnapshotStore {
   public:
     explicit SnapshotStore(const Places& places) : path_(places.state + "/snapshots") {}
 
-    // Where a snapshot of that name is to be made: checks the name, makes the folder above, and
-    // clears away what killed commands left there.
-    [[nodiscard]] Result<std::string> prepare(const std::string& name) const;
+    // Before a snapshot of that name is made: checks the name, makes the folder above, and clears
+    // away what killed commands left there.
+    [[nodiscard]] Result<> prepare(const std::string& name) const;
+    // Takes in what a monitor has saved to `path`, on the same file system: its jail keeps it from
+    // the snapshots that are here already.
+    [[nodiscard]] Result<> adopt(const std::string& path, const std::string& name) const;
     // Keeps others from deleting the snapshot, or, `exclusive`, from starting VMs of it: for as
     // long as the descriptor lives. Take it before find(); it waits for whoever has the other kind.
     [[nodiscard]] Result<Fd> hold(const std::string& name, bool exclusive = false) const;
@@ -84,8 +87,8 @@ class SnapshotStore {
     [[nodiscard]] Result<> note_whole(const Snapshot& snapshot, std::uint64_t stored,
                                       MemoryFile form = MemoryFile::Plain) const;
 
-    // Bytes already written of a snapshot that is being made, for progress.
-    [[nodiscard]] std::uint64_t bytes_so_far(const std::string& name) const;
+    // Bytes already written of a snapshot that a monitor is saving to `path`, for progress.
+    [[nodiscard]] static std::uint64_t bytes_so_far(const std::string& path);
 
   private:
     [[nodiscard]] std::string folder_of(const std::string& name) const {

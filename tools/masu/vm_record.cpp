@@ -10,6 +10,14 @@ std::string text_at(const boost::json::object& object, std::string_view key) {
     return std::string(object.at(key).as_string());
 }
 
+std::vector<std::string> texts_at(const boost::json::object& object, std::string_view key) {
+    std::vector<std::string> texts;
+    if (const auto* list = object.if_contains(key))
+        for (const auto& text : list->as_array())
+            texts.emplace_back(text.as_string());
+    return texts;
+}
+
 // The monitor may write a time as text or as a number.
 std::string scalar_at(const boost::json::object& object, std::string_view key) {
     const auto* value = object.if_contains(key);
@@ -49,9 +57,7 @@ VmRecord record_from(const boost::json::object& object) {
     if (const auto* ports = object.if_contains("ports"))
         for (const auto& port : ports->as_array())
             record.ports.push_back(port_from(port.as_object()));
-    if (const auto* groups = object.if_contains("security_groups"))
-        for (const auto& id : groups->as_array())
-            record.security_groups.emplace_back(id.as_string());
+    record.security_groups = texts_at(object, "security_groups");
     if (const auto* firewall = object.if_contains("firewall"))
         record.firewall = firewall_settings_from_json(firewall->as_object());
     record.account_id = scalar_at(object, "account_id");
@@ -61,8 +67,10 @@ VmRecord record_from(const boost::json::object& object) {
     record.reboot = object.at("reboot").as_bool();
     record.remove = object.at("remove").as_bool();
     record.boot_timer = object.at("boot_timer").as_bool();
-    if (const auto* jail = object.if_contains("jail"))
+    if (const auto* jail = object.if_contains("jailed"))
         record.jail = jail->as_bool();
+    record.jail_read = texts_at(object, "jail_read");
+    record.jail_write = texts_at(object, "jail_write");
     record.stop_timeout = object.at("stop_timeout").to_number<unsigned>();
     if (const auto* snapshot = object.if_contains("snapshot"))
         record.snapshot = std::string(snapshot->as_string());
@@ -106,13 +114,15 @@ boost::json::object to_json(const VmRecord& record) {
                                {"reboot", record.reboot},
                                {"remove", record.remove},
                                {"boot_timer", record.boot_timer},
-                               {"jail", record.jail},
+                               {"jailed", record.jail},
                                {"stop_timeout", record.stop_timeout}};
     object["security_groups"] =
         boost::json::array(record.security_groups.begin(), record.security_groups.end());
     object["firewall"] = to_json(record.firewall);
     if (record.vsock)
         object["vsock"] = to_json(*record.vsock);
+    object["jail_read"] = boost::json::array(record.jail_read.begin(), record.jail_read.end());
+    object["jail_write"] = boost::json::array(record.jail_write.begin(), record.jail_write.end());
     if (record.initrd)
         object["initrd"] = *record.initrd;
     if (!record.account_id.empty())

@@ -42,7 +42,10 @@ struct VmRecord {
     bool reboot = true;   // a guest's reboot starts it again
     bool remove = false;  // --rm
     bool boot_timer = false;
-    bool jail = true;            // its monitor is confined; false: --no-jail
+    bool jail = true;  // its monitor is confined; false: --no-jail
+    // What it may use beyond what the VM is made of; absolute.
+    std::vector<std::string> jail_read;
+    std::vector<std::string> jail_write;
     std::string snapshot;        // it was restored or cloned from this one; or empty
     unsigned stop_timeout = 30;  // seconds between power button and kill
 

@@ -33,19 +33,23 @@ Result<> fix_descriptor_limit() {
 
 }  // namespace
 
-Result<Walls> enter(const Options& options) {
+Result<Jail> enter(const Options& options) {
     if (options.filters == FilterMode::Off)
-        return Walls{};
+        return Jail{};
     TRY(forbid_core_dumps());
     TRY(fix_descriptor_limit());
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return fail_errno(errno, "no_new_privs cannot be set");
     empty_bounding_set();
     TRY(keep_capabilities(set_up_capabilities()));
-    Walls walls{"no-new-privileges", "no-capabilities", "rlimits"};
+    Jail jail{.walls = {"no-new-privileges", "no-capabilities", "rlimits"},
+              .files = TRY(confine_files(options.files))};
+    if (jail.files.abi > 0)
+        jail.walls.push_back(fmt::format("landlock {}{}", jail.files.abi,
+                                         options.files.given() ? "" : " (files by default)"));
     TRY(enter_filter(ThreadKind::Loop, options.filters));
-    walls.emplace_back(options.filters == FilterMode::Log ? "seccomp (log only)" : "seccomp");
-    return walls;
+    jail.walls.emplace_back(options.filters == FilterMode::Log ? "seccomp (log only)" : "seccomp");
+    return jail;
 }
 
 // A vCPU's thread may have been made while the loop still had the set-up's capabilities.

@@ -7,6 +7,7 @@
 
 #include "base/log.hpp"
 #include "base/result.hpp"
+#include "vmm/jail/landlock.hpp"
 #include "vmm/jail/seccomp.hpp"
 #include "vmm/jail/thread_kind.hpp"
 
@@ -14,16 +15,23 @@ namespace masu::jail {
 
 struct Options {
     FilterMode filters = FilterMode::Enforce;  // Off: no jail at all
+    FileRules files = {};                      // none: see confine_files()
 };
 
 // What confines the process, a word or two each, for a person: "seccomp", "no-new-privileges", ...
 using Walls = std::vector<std::string>;
 
+// A jail that was entered; to be kept while the process lives.
+struct Jail {
+    Walls walls;
+    FileView files;
+};
+
 // Confines the calling thread and all that it makes later; there is no way back. Called once, by
 // the only thread there is, when what needs more has been done: descriptors of this process's own
 // (log, console) are open. Fails closed: an error means that the monitor must not go on.
 // Capabilities of set_up_capabilities() stay until give_up_set_up_capabilities().
-[[nodiscard]] Result<Walls> enter(const Options& options);
+[[nodiscard]] Result<Jail> enter(const Options& options);
 
 // The first thing a thread of another kind does.
 [[nodiscard]] Result<> enter_thread(ThreadKind kind, FilterMode mode);

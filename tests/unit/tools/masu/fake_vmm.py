@@ -222,6 +222,8 @@ def main():
     parser.add_argument("--no-reboot", action="store_true")
     parser.add_argument("--boot-timer", action="store_true")
     parser.add_argument("--no-jail", action="store_true")
+    for flag in ("jail-read", "jail-write"):
+        parser.add_argument("--" + flag, action="append")
     flags = parser.parse_args()
     if os.environ.get("FAKE_VMM") == "fail-early":
         print("error /dev/kvm: there is none; load the kvm module", file=sys.stderr)

@@ -25,8 +25,8 @@ bool status_has(std::string_view line) {
 
 TEST_CASE("a jailed process is one by the kernel's own account") {
     const auto end = in_child([] {
-        const auto walls = jail::enter({});
-        if (!walls || walls->empty())
+        const auto jail = jail::enter({});
+        if (!jail || jail->walls.empty())
             return 1;
         if (!jail::give_up_set_up_capabilities({}, Log()))
             return 2;
@@ -47,8 +47,8 @@ TEST_CASE("a jailed process is one by the kernel's own account") {
 
 TEST_CASE("without a jail nothing changes") {
     const auto end = in_child([] {
-        const auto walls = jail::enter({.filters = jail::FilterMode::Off});
-        return walls && walls->empty() && status_has("\nSeccomp:\t0\n") ? 0 : 1;
+        const auto jail = jail::enter({.filters = jail::FilterMode::Off});
+        return jail && jail->walls.empty() && status_has("\nSeccomp:\t0\n") ? 0 : 1;
     });
     // Where the tests themselves run behind a filter, the kernel says so.
     if (status_has("\nSeccomp:\t0\n"))

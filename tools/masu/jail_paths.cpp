@@ -1,0 +1,30 @@
+// By the VM's record.
+#include "tools/masu/jail_paths.hpp"
+
+#include <unistd.h>
+
+#include "base/atomic_file.hpp"
+
+namespace masu::cli {
+
+jail::FileRules jail_paths(const VmRecord& record, const VmFolder& folder) {
+    jail::FileRules rules{.read = record.jail_read, .write = record.jail_write};
+    const auto own = folder.file("");
+    rules.write.push_back(own);
+    rules.write.push_back(record.socket_folder);
+    if (!record.kernel.empty() && record.snapshot.empty())
+        rules.read.push_back(record.kernel);
+    if (record.initrd && record.snapshot.empty())
+        rules.read.push_back(*record.initrd);
+    for (const auto& disk : record.disks) {
+        const bool base = disk.read_only || disk.overlay;
+        (base ? rules.read : rules.write).push_back(disk.path);
+        if (!disk.overlay || disk.overlay->starts_with(own))
+            continue;
+        const bool there = ::access(disk.overlay->c_str(), F_OK) == 0;
+        rules.write.push_back(there ? *disk.overlay : folder_of(*disk.overlay));
+    }
+    return rules;
+}
+
+}  // namespace masu::cli
