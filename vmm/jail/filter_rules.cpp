@@ -35,6 +35,10 @@ scmp_arg_cmp is(unsigned argument, std::uint64_t value) {
     return {.arg = argument, .op = SCMP_CMP_EQ, .datum_a = value, .datum_b = 0};
 }
 
+scmp_arg_cmp is_not(unsigned argument, std::uint64_t value) {
+    return {.arg = argument, .op = SCMP_CMP_NE, .datum_a = value, .datum_b = 0};
+}
+
 scmp_arg_cmp has_none_of(unsigned argument, std::uint64_t bits) {
     return {.arg = argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = bits, .datum_b = 0};
 }
@@ -53,7 +57,9 @@ class Rules {
         for (const auto value : values)
             allow_if(call, {is(argument, value)});
     }
-    void refuse(int call, int error) { rules_.push_back({.call = call, .refusal = error}); }
+    void refuse(int call, int error, std::vector<scmp_arg_cmp> conditions = {}) {
+        rules_.push_back({.call = call, .conditions = std::move(conditions), .refusal = error});
+    }
     void ioctls(std::initializer_list<std::uint64_t> requests) {
         allow_values(SYS_ioctl, 1, requests);
     }
@@ -71,6 +77,7 @@ void allow_common(Rules& rules) {
                  SYS_mremap,
                  SYS_madvise,
                  SYS_sched_yield,
+                 SYS_sigaltstack,
                  SYS_clock_gettime,
                  SYS_clock_nanosleep,
                  SYS_nanosleep,
@@ -112,11 +119,20 @@ void allow_backend_io(Rules& rules) {
     rules.ioctls({TUNSETOFFLOAD, TUNSETQUEUE});
 }
 
+// The C library's malloc() looks for /proc/sys/vm/overcommit_memory before it gives memory back,
+// and goes on without it. That must not be how a guest ends the monitor.
+void open_nothing(Rules& rules) {
+    rules.refuse(SYS_open, EACCES);
+    rules.refuse(SYS_openat, EACCES);
+}
+
 void allow_vcpu(Rules& rules) {
     // The one that counts stands first.
     rules.ioctls({KVM_RUN, KVM_SIGNAL_MSI, KVM_SET_GSI_ROUTING, KVM_KVMCLOCK_CTRL, KVM_IRQFD,
                   KVM_IOEVENTFD});
+    rules.allow({SYS_eventfd2, SYS_timerfd_create});
     allow_common(rules);
+    open_nothing(rules);
     allow_disk_io(rules);
     allow_backend_io(rules);
 }
@@ -174,9 +190,12 @@ void allow_sockets(Rules& rules) {
 void allow_threads(Rules& rules) {
     rules.allow_if(SYS_clone, {is(0, thread_flags)});
     rules.refuse(SYS_clone3, ENOSYS);
-    rules.allow({SYS_sched_getaffinity});
     rules.allow_values(SYS_rt_sigaction, 0, {kick_signal});
-    rules.allow_if(SYS_prlimit64, {is(2, 0)});  // to ask, not to set
+    // Limits are there to ask for; liburing would raise one when it runs out of descriptors.
+    rules.allow({SYS_getrlimit});
+    rules.allow_if(SYS_prlimit64, {is(2, 0)});
+    rules.refuse(SYS_prlimit64, EPERM, {is_not(2, 0)});
+    rules.refuse(SYS_setrlimit, EPERM);
     // A thread narrows itself further, and gives capabilities up.
     rules.allow_if(SYS_seccomp, {is(0, SECCOMP_SET_MODE_FILTER), is(1, 0)});
     rules.allow({SYS_capset, SYS_capget});
@@ -223,6 +242,7 @@ std::vector<Rule> rules_for(ThreadKind kind) {
             break;
         case ThreadKind::Populate:
             allow_common(rules);
+            open_nothing(rules);
             break;
     }
     return rules.take();

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <cerrno>
+#include <ctime>
 
 #include "vmm/jail/capabilities.hpp"
 
@@ -36,6 +37,7 @@ Result<> fix_descriptor_limit() {
 Result<Jail> enter(const Options& options) {
     if (options.filters == FilterMode::Off)
         return Jail{};
+    ::tzset();  // reads its files once; a thread that may open none tells the time later
     TRY(forbid_core_dumps());
     TRY(fix_descriptor_limit());
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

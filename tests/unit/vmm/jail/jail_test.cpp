@@ -3,6 +3,9 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -40,6 +43,28 @@ TEST_CASE("a jailed process is one by the kernel's own account") {
                        ::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur == files.rlim_max
                    ? 0
                    : 4;
+    });
+    CHECK(end.signal == 0);
+    CHECK(end.status == 0);
+}
+
+TEST_CASE("a vCPU's thread in the jail logs, and gives memory back") {
+    const auto end = in_child([] {
+        if (!jail::enter({}))
+            return 1;
+        bool lived = false;
+        std::thread([&] {
+            if (!jail::enter_thread(jail::ThreadKind::Vcpu, jail::FilterMode::Enforce))
+                return;
+            Log::to_stderr(LogLevel::Warn).warn("a line of the jail's test");
+            for (int round = 0; round < 4; ++round) {
+                std::vector<std::string> small;
+                for (int i = 0; i < 20'000; ++i)
+                    small.emplace_back(100, 'x');
+            }
+            lived = true;
+        }).join();
+        return lived ? 0 : 2;
     });
     CHECK(end.signal == 0);
     CHECK(end.status == 0);
