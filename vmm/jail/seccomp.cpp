@@ -13,7 +13,7 @@
 namespace masu::jail {
 namespace {
 
-#include "compiled_filters.inc"
+#include "vmm/jail/compiled_filters.inc"
 
 std::span<const sock_filter> program_for(ThreadKind kind, FilterMode mode) {
     const bool log = mode == FilterMode::Log;
