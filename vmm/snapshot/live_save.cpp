@@ -28,9 +28,7 @@ LiveSave::LiveSave(Parts parts, Wanted wanted)
     wanted_.plan.pages = &wanted_.pages;
     progress_ = {.state = SaveState::Running, .live = true, .form = wanted_.plan.form};
     worker_ = std::jthread([this](const std::stop_token& stop) {
-        auto copied = jail::enter_thread(jail::ThreadKind::Copy, parts_.filters).and_then([&] {
-            return copy_while_running(stop);
-        });
+        auto copied = copy_while_running(stop);
         if (stop.stop_requested())
             return;
         post([this, copied = std::move(copied)] {
@@ -79,6 +77,7 @@ Result<> LiveSave::copy(const PageSet& pages, const std::stop_token& stop) {
 }
 
 Result<> LiveSave::copy_while_running(const std::stop_token& stop) {
+    TRY(jail::enter_thread(jail::ThreadKind::Copy, parts_.filters));
     auto& machine = parts_.machine;
     files_.emplace(TRY(DirectorySave::begin(wanted_.path, wanted_.plan)));
     TRY(size_memory(files_->memory(), machine.ram().size(), files_->memory_path()));
@@ -131,14 +130,16 @@ void LiveSave::stand_still() {
     worker_ = std::jthread([this](const std::stop_token& stop) { finish(stop); });
 }
 
+Result<SaveResult> LiveSave::write_rest() {
+    TRY(jail::enter_thread(jail::ThreadKind::Copy, parts_.filters));
+    return files_->commit(state_, config_, wanted_.plan, progress().memory_written,
+                          wanted_.metadata);
+}
+
 void LiveSave::finish(const std::stop_token& stop) {
-    const auto jailed = jail::enter_thread(jail::ThreadKind::Copy, parts_.filters);
     // Of a file that only has pages of its own, all that were ever collected are.
     wanted_.pages.merge(all_);
-    auto result = std::make_shared<Result<SaveResult>>(jailed.and_then([&] {
-        return files_->commit(state_, config_, wanted_.plan, progress().memory_written,
-                              wanted_.metadata);
-    }));
+    auto result = std::make_shared<Result<SaveResult>>(write_rest());
     if (!stop.stop_requested()) {
         post([this, result] { end(std::move(*result)); });
     } else if (*result) {

@@ -63,6 +63,7 @@ class LiveSave {
     [[nodiscard]] Result<> copy(const PageSet& pages, const std::stop_token& stop);
     [[nodiscard]] Result<> last_round();
     void stand_still();
+    [[nodiscard]] Result<SaveResult> write_rest();
     void finish(const std::stop_token& stop);
     void end(Result<SaveResult> result);
     void post(std::function<void()> step);
