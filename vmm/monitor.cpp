@@ -5,6 +5,7 @@
 
 #include "vmm/config_check.hpp"
 #include "vmm/jail/capabilities.hpp"
+#include "vmm/jailed_check.hpp"
 
 namespace masu {
 
@@ -105,6 +106,8 @@ Result<VmmReply> Monitor::carry_out(const action::SetNetworkInterface& action) {
     auto interface = action.interface;
     TRY(check(interface));
     TRY(check_room(vm_, interface));
+    if (jailed())
+        TRY(check_jailed(interface));
     TRY(network_.set_interface(interface));
     insert_interface(vm_, std::move(interface));
     if (vm_.metadata)
@@ -202,6 +205,8 @@ Result<VmmReply> Monitor::carry_out(const action::SetEntropy& action) {
 
 Result<VmmReply> Monitor::carry_out(const action::SetVsock& action) {
     TRY(check(action.vsock));
+    if (jailed())
+        TRY(check_jailed(action.vsock));
     // The same path again is its own successor's.
     auto before = std::exchange(vsock_, nullptr);
     if (vm_.vsock && vm_.vsock->uds_path == action.vsock.uds_path)
@@ -366,7 +371,7 @@ MachineContext Monitor::next_machine() {
 
 // From here on somebody hostile may be in the process.
 Result<> Monitor::give_up_capabilities() const {
-    if (services_.filters == jail::FilterMode::Off)
+    if (!jailed())
         return {};
     std::vector<jail::ReopenedFile> files;
     if (vm_.boot_source && !vm_.boot_source->firmware)

@@ -131,6 +131,9 @@ class Monitor {
     [[nodiscard]] Result<VmmReply> carry_out(const action::Stop& action);
 
     [[nodiscard]] Result<> check_metadata_reachable() const;
+    [[nodiscard]] bool jailed() const noexcept {
+        return services_.filters != jail::FilterMode::Off;
+    }
     [[nodiscard]] Result<> create_machine();
     [[nodiscard]] MachineContext next_machine();
     void describe(snapshot::MachineState& state);

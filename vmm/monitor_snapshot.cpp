@@ -9,6 +9,7 @@
 #include "vmm/api/bodies.hpp"
 #include "vmm/api/config_file.hpp"
 #include "vmm/config_check.hpp"
+#include "vmm/jailed_check.hpp"
 #include "vmm/monitor.hpp"
 #include "vmm/snapshot/load_changes.hpp"
 #include "vmm/snapshot/memory_file.hpp"
@@ -362,6 +363,8 @@ Result<> Monitor::load(const action::LoadSnapshot& action) {
 Result<VmmReply> Monitor::carry_out(const action::LoadSnapshot& action) {
     if (!services_.restore_machine)
         return fail("this monitor cannot load snapshots");
+    if (jailed())
+        TRY(check_jailed(action));
     if (!vm_.drives.empty() || !vm_.network_interfaces.empty() || vm_.boot_source || vm_.entropy ||
         vm_.vsock || vm_.mmds || vm_.metadata)
         return fail(

@@ -71,7 +71,7 @@ class Monitor:
 
     def ask(self, method, path, **body):
         connection = Connection(self.api)
-        connection.request(method, path, json.dumps(body) if body else None)
+        connection.request(method, path, None if method == "GET" else json.dumps(body))
         reply = connection.getresponse()
         text = reply.read().decode()
         connection.close()
@@ -93,7 +93,7 @@ class Monitor:
 
 class JailTest(unittest.TestCase):
     def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="masu-jailed-"))
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="masu-monitor-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         self.monitors = []
         self.addCleanup(lambda: [m.process.kill() or m.process.wait() for m in self.monitors])
@@ -103,8 +103,8 @@ class JailTest(unittest.TestCase):
         path.write_bytes(content)
         return path
 
-    def monitor(self, name, *arguments):
-        self.monitors.append(Monitor(self.folder / name, *arguments))
+    def monitor(self, name, *arguments, jail=("--jail",)):
+        self.monitors.append(Monitor(self.folder / name, *jail, *arguments))
         return self.monitors[-1]
 
     def configure(self, monitor, code, folder=None, **drives):
@@ -128,13 +128,17 @@ class JailTest(unittest.TestCase):
         self.wait_for(lambda: log.read_bytes().endswith(b"A"), "the guest says nothing")
 
     def assert_confined(self, monitor):
-        threads = list(pathlib.Path(f"/proc/{monitor.process.pid}/task").iterdir())
-        self.assertGreaterEqual(len(threads), 3)
-        for thread in threads:
-            status = (thread / "status").read_text()
-            for line in ("Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000",
-                         "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000"):  # fmt: skip
-                self.assertIn(f"\n{line}\n", status)
+        def confined():
+            """A thread that has not run yet still has what its maker had."""
+            folder = pathlib.Path(f"/proc/{monitor.process.pid}/task")
+            threads = [(thread / "status").read_text() for thread in folder.iterdir()]
+            return len(threads) >= 3 and all(
+                f"\n{line}\n" in status for status in threads
+                for line in ("Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000",
+                             "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000")
+            )  # fmt: skip
+
+        self.wait_for(confined, "a thread is not confined")
 
     def test_the_life_of_a_vm(self):
         disk, other = self.file("disk.raw"), self.file("other.raw", bytes(2 << 20))
@@ -196,12 +200,57 @@ class JailTest(unittest.TestCase):
         monitor.do("PUT", "/actions", action_type="Stop")
         self.assertEqual(monitor.end()[0], 0)
 
-    def test_without_a_jail_it_says_so(self):
-        monitor = self.monitor("free", "--no-jail")
-        self.assertEqual(monitor.do("GET", "/")["jail"], "none")
+    def test_without_the_option_there_is_none_and_no_word_of_it(self):
+        monitor = self.monitor("free", jail=())
+        self.assertNotIn("jail", monitor.do("GET", "/"))
+        # Where the tests themselves run behind a filter, it is inherited.
+        self.assertEqual(self.seccomp_of(monitor.process.pid), self.seccomp_of("self"))
+        monitor.do("PUT", "/vsock", guest_cid=3, uds_path=str(monitor.folder / "vsock"))
         monitor.process.send_signal(signal.SIGTERM)
         self.assertEqual(monitor.end()[0], 0)
-        self.assertIn("--no-jail", (monitor.folder / "stderr").read_text())
+        self.assertEqual((monitor.folder / "stderr").read_text(), "")
+        self.assertNotIn("jail", (monitor.folder / "log").read_text())
+
+    @staticmethod
+    def seccomp_of(process):
+        status = pathlib.Path(f"/proc/{process}/status").read_text()
+        return [line for line in status.splitlines() if line.startswith("Seccomp")]
+
+    def test_what_is_not_proven_in_there_is_refused(self):
+        monitor = self.monitor("careful")
+        for path, body, words in (
+                ("/vsock", {"guest_cid": 3, "uds_path": str(monitor.folder / "vsock")}, "vsock"),
+                ("/network-interfaces/net0", {"iface_id": "net0", "host_dev_name": "masu-none0"},
+                 "there is no TAP masu-none0"),
+                ("/snapshot/load", {"snapshot_path": str(monitor.folder / "state"),
+                                    "mem_backend": {"backend_type": "Uffd",
+                                                    "backend_path": str(monitor.folder / "handler")}},
+                 "page fault handler")):  # fmt: skip
+            status, reply = monitor.ask("PUT", path, **body)
+            self.assertEqual(status, 400)
+            self.assertIn(words, reply["fault_message"])
+            self.assertIn("--jail", reply["fault_message"])
+        self.assertFalse((monitor.folder / "vsock").exists())
+        # It goes on as if nothing had been asked.
+        self.configure(monitor, SAY_A + HALT)
+        self.start_saying_a(monitor)
+        monitor.do("PUT", "/actions", action_type="Stop")
+        self.assertEqual(monitor.end()[0], 0)
+
+    def test_options_that_contradict_each_other_are_refused(self):
+        socket_path = str(self.folder / "socket")
+        for arguments, words in (
+                (("--jail", "--pool-sock", socket_path), "pool"),
+                (("--jail", "--api-fd", "3"), "--api-fd"),
+                (("--jail", "--fork-server-fd", "3"), "--fork-server-fd"),
+                (("--api-sock", socket_path, "--jail-read", "/usr"), "need --jail"),
+                (("--api-sock", socket_path, "--seccomp", "log"), "need --jail"),
+                (("--api-sock", socket_path, "--jail", "--seccomp", "maybe"), "kill or log")):
+            result = subprocess.run([MASU_VMM, *arguments], capture_output=True, text=True,
+                                    check=False, timeout=PATIENCE)  # fmt: skip
+            self.assertEqual(result.returncode, 153, arguments)
+            self.assertIn(words, result.stderr)
+            self.assertEqual(result.stderr.count("\n"), 1)
 
     def test_a_missing_path_is_told(self):
         with self.assertRaises(AssertionError) as refusal:

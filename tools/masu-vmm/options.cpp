@@ -22,6 +22,7 @@ enum Name : int {
     ForkServerFd,
     Help,
     Id,
+    Jail,
     JailRead,
     JailWrite,
     Level,
@@ -29,7 +30,6 @@ enum Name : int {
     MaxPayload,
     MetricsPath,
     NoApi,
-    NoJail,
     NoReboot,
     PoolSocket,
     ReadyFd,
@@ -51,13 +51,13 @@ constexpr std::array<option, 26> known{{
     {"help", no_argument, nullptr, Help},
     {"http-api-max-payload-size", required_argument, nullptr, MaxPayload},
     {"id", required_argument, nullptr, Id},
+    {"jail", no_argument, nullptr, Jail},
     {"jail-read", required_argument, nullptr, JailRead},
     {"jail-write", required_argument, nullptr, JailWrite},
     {"level", required_argument, nullptr, Level},
     {"log-path", required_argument, nullptr, LogPath},
     {"metrics-path", required_argument, nullptr, MetricsPath},
     {"no-api", no_argument, nullptr, NoApi},
-    {"no-jail", no_argument, nullptr, NoJail},
     {"no-reboot", no_argument, nullptr, NoReboot},
     {"pool-sock", required_argument, nullptr, PoolSocket},
     {"ready-fd", required_argument, nullptr, ReadyFd},
@@ -115,6 +115,9 @@ Result<> set_option(Options& options, int name, const char* value) {
         case Id:
             options.id = value;
             return check_instance_id(options.id);
+        case Jail:
+            options.jailed = true;
+            return {};
         case JailRead:
             options.jail.files.read.emplace_back(value);
             return {};
@@ -137,9 +140,6 @@ Result<> set_option(Options& options, int name, const char* value) {
         case NoApi:
             options.api = false;
             return {};
-        case NoJail:
-            options.no_jail = true;
-            return {};
         case NoReboot:
             options.reboot = false;
             return {};
@@ -153,8 +153,8 @@ Result<> set_option(Options& options, int name, const char* value) {
         case Seccomp:
             if (std::string_view(value) != "kill" && std::string_view(value) != "log")
                 return fail("--seccomp takes kill or log, not '{}'", value);
-            options.jail.filters = std::string_view(value) == "kill" ? jail::FilterMode::Enforce
-                                                                     : jail::FilterMode::Log;
+            options.seccomp = std::string_view(value) == "kill" ? jail::FilterMode::Enforce
+                                                                : jail::FilterMode::Log;
             return {};
         case StartTime:
             options.start_time_us =
@@ -171,6 +171,22 @@ Result<> set_option(Options& options, int name, const char* value) {
         default:
             return fail("unknown option");
     }
+}
+
+// The monitors of a pool are forked from one that runs already, and have an owner on --api-fd.
+Result<> settle_jail(Options& options) {
+    options.jail.filters = jail::FilterMode::Off;
+    if (!options.jailed) {
+        if (options.jail.files.given() || options.seccomp)
+            return fail("--jail-read, --jail-write and --seccomp need --jail");
+        return {};
+    }
+    if (options.pool_socket || options.fork_server_fd || options.api_fd)
+        return fail(
+            "--jail cannot be combined with --pool-sock, --fork-server-fd and --api-fd yet: a "
+            "pool's monitors run without a jail");
+    options.jail.filters = options.seccomp.value_or(jail::FilterMode::Enforce);
+    return {};
 }
 
 Result<> check_together(const Options& options) {
@@ -206,8 +222,7 @@ Result<Options> parse_options(std::span<char*> arguments) {
     if (::optind < count)
         return fail("'{}' is not an option (see --help)",
                     arguments[static_cast<std::size_t>(::optind)]);
-    if (options.no_jail)
-        options.jail.filters = jail::FilterMode::Off;
+    TRY(settle_jail(options));
     if (options.task == Options::Task::Run)
         TRY(check_together(options));
     return options;
@@ -244,14 +259,16 @@ Console
                          COM1 on standard input and output (default), nowhere, or on a Unix
                          socket at PATH that any number of clients may attach to
   --console-log FILE     also append serial output to FILE; at 10 MiB it moves to FILE.1
-Jail (on unless said otherwise; docs/jail.md)
+Jail (docs/jail.md)
+  --jail                 confine this process before a client or a guest says anything; what is
+                         not proven in the jail yet is refused then: vsock, page fault handlers,
+                         TAPs that are not there, pools, --api-fd
   --jail-read PATH       let it read PATH, a file or a folder with all below it. Once this or
   --jail-write PATH      (read, change, make, delete) is given, other files are out of reach, but
                          for those named by other options here and their folders. Repeat for more.
                          Without any: every file of this user's, /usr, /etc and the like read-only
   --seccomp kill|log     what a system call that is not allowed does: kill the monitor (default),
                          or only go to the kernel's log, to find out what is missing
-  --no-jail              run without a jail; a warning says so
 Observing
   --log-path FILE        write the log to FILE (default: standard error)
   --level LEVEL          trace, debug, info, warn, error, off (default warn; info with --log-path)

@@ -35,8 +35,9 @@ struct Options {
     std::optional<std::string> exit_file;
     std::optional<int> ready_fd;
     std::size_t max_payload = 51200;
-    bool no_jail = false;
-    jail::Options jail;
+    bool jailed = false;
+    std::optional<jail::FilterMode> seccomp;  // as given
+    jail::Options jail;                       // Off unless jailed
 };
 
 // An error is a sentence for standard error; the exit status that goes with it is BadArguments.

@@ -115,14 +115,8 @@ Result<> Program::set_up_console() {
 // Once what lies outside is open: log, console. Everything that a client or a guest says comes
 // later.
 Result<> Program::enter_jail() {
-    if (options_.jail.filters == jail::FilterMode::Off) {
-        fmt::print(
-            stderr,
-            "masu-vmm: warning: --no-jail: a guest that breaks out of its VM can do whatever "
-            "this user can\n");
-        log_.warn("the monitor runs without a jail (--no-jail)");
+    if (options_.jail.filters == jail::FilterMode::Off)
         return {};
-    }
     auto options = options_.jail;
     if (options.files.given())
         add_own_files(options_, options.files);
@@ -146,10 +140,9 @@ Error Program::explain(Error error) const {
         options_.jail.files.given()
             ? "; if its permissions are right, the jail is why: this monitor may only "
               "use the paths it was started with (name this one with --jail-read or "
-              "--jail-write, or do without a jail with --no-jail)"
+              "--jail-write)"
             : "; if its permissions are right, the jail is why: the operating system's "
-              "own folders cannot be written to (--jail-write PATH names what can, "
-              "--no-jail does without a jail)";
+              "own folders cannot be written to (--jail-write PATH names what can)";
     return error;
 }
 

@@ -14,31 +14,38 @@
 namespace masu::cli {
 
 void add_jail_options(CLI::App& command, JailOptions& options) {
+    auto* jail = command.add_flag(
+        "--jail", options.on,
+        "Confine the monitor to the system calls and files that this VM needs; refuses what is "
+        "not proven in there yet, such as --vsock and compressed snapshots");
     command
         .add_option("--jail-read", options.read,
                     "A file or folder that the monitor may read, beyond what the VM is made of. "
                     "Repeat for more")
+        ->needs(jail)
         ->type_name(file_value)
         ->allow_extra_args(false)
         ->take_all();
     command
         .add_option("--jail-write", options.write,
                     "A file or folder that it may also change, for disks that the VM gets later")
+        ->needs(jail)
         ->type_name(file_value)
         ->allow_extra_args(false)
         ->take_all();
-    command.add_flag("--no-jail", options.none,
-                     "Run the monitor without its jail; a warning says so each time");
 }
 
-void set_jail(const JailOptions& options, VmRecord& record) {
-    record.jail = !options.none;
+Result<> set_jail(const JailOptions& options, VmRecord& record) {
+    if (options.on && record.vsock)
+        return fail("a VM with a vsock cannot run with --jail yet: do without one of them");
+    record.jail = options.on;
     record.jail_read.clear();
     record.jail_write.clear();
     for (const auto& path : options.read)
         record.jail_read.push_back(absolute_path(path));
     for (const auto& path : options.write)
         record.jail_write.push_back(absolute_path(path));
+    return {};
 }
 
 CLI::Option* add_choice(CLI::App& command, const std::string& names, std::string& value,

@@ -55,14 +55,15 @@ void add_output_option(CLI::App& command, OutputFormat& format);
 CLI::Option* add_choice(CLI::App& command, const std::string& names, std::string& value,
                         const std::vector<std::string>& words, const std::string& description);
 
-// --no-jail, --jail-read and --jail-write, of commands that start a monitor.
+// --jail, --jail-read and --jail-write, of commands that start a monitor.
 struct JailOptions {
-    bool none = false;
+    bool on = false;
     std::vector<std::string> read;
     std::vector<std::string> write;
 };
 void add_jail_options(CLI::App& command, JailOptions& options);
-void set_jail(const JailOptions& options, VmRecord& record);
+// Takes them into the record of a VM whose devices are known; refuses what a jailed monitor would.
+[[nodiscard]] Result<> set_jail(const JailOptions& options, VmRecord& record);
 
 // Where this user's state lies, and the store in it; short cuts for commands.
 [[nodiscard]] Result<Places> find_own_places();

@@ -12,10 +12,10 @@ jail::FileRules jail_paths(const VmRecord& record, const VmFolder& folder) {
     const auto own = folder.file("");
     rules.write.push_back(own);
     rules.write.push_back(record.socket_folder);
-    if (!record.kernel.empty() && record.snapshot.empty())
-        rules.read.push_back(record.kernel);
-    if (record.initrd && record.snapshot.empty())
-        rules.read.push_back(*record.initrd);
+    // For reboots too. A restored VM runs without them, should they be gone.
+    for (const auto& path : {record.kernel, record.initrd.value_or("")})
+        if (!path.empty() && ::access(path.c_str(), F_OK) == 0)
+            rules.read.push_back(path);
     for (const auto& disk : record.disks) {
         const bool base = disk.read_only || disk.overlay;
         (base ? rules.read : rules.write).push_back(disk.path);

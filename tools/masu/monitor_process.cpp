@@ -18,7 +18,6 @@
 #include "base/bytes.hpp"
 #include "base/clock.hpp"
 #include "tools/masu/child_program.hpp"
-#include "tools/masu/commands.hpp"
 #include "tools/masu/host_file.hpp"
 #include "tools/masu/jail_paths.hpp"
 #include "tools/masu/unix_socket.hpp"
@@ -54,7 +53,8 @@ Result<Fd> open_pidfd(pid_t pid) {
     return fd;
 }
 
-void append_jail_paths(std::vector<std::string>& arguments, const jail::FileRules& rules) {
+void append_jail(std::vector<std::string>& arguments, const jail::FileRules& rules) {
+    arguments.emplace_back("--jail");
     for (const auto& path : rules.read)
         arguments.insert(arguments.end(), {"--jail-read", path});
     for (const auto& path : rules.write)
@@ -93,10 +93,8 @@ std::vector<std::string> arguments_for(const VmRecord& record, const VmFolder& f
         arguments.emplace_back("--no-reboot");
     if (record.boot_timer)
         arguments.emplace_back("--boot-timer");
-    if (!record.jail)
-        arguments.emplace_back("--no-jail");
-    else
-        append_jail_paths(arguments, jail_paths(record, folder));
+    if (record.jail)
+        append_jail(arguments, jail_paths(record, folder));
     return arguments;
 }
 
@@ -120,15 +118,6 @@ Result<pid_t> listener_of(const VmRecord& record) {
     return credentials.pid;
 }
 
-// Each time anew.
-void warn_of_no_jail(const VmRecord& record) {
-    if (!record.jail)
-        note(
-            fmt::format("warning: {} runs without a jail (--no-jail): a guest that breaks out of "
-                        "its VM can do whatever this user can",
-                        record.name));
-}
-
 std::string last_line(const std::string& path) {
     auto text = read_file(path, log_limit);
     if (!text)
@@ -141,7 +130,7 @@ std::string last_line(const std::string& path) {
 // What is left of a monitor that ended before its API listened.
 std::unexpected<Error> early_end(const VmRecord& record, const VmFolder& folder,
                                  const MonitorProcess& process) {
-    if (auto reason = process.killed_by_jail())
+    if (auto reason = killed_by_jail(record, process))
         return fail("{}", *reason);
     if (const auto record_of_exit = folder.exit_record())
         return fail("{}", record_of_exit->reason);
@@ -198,11 +187,14 @@ bool MonitorProcess::wait(int timeout_ms) const {
     }
 }
 
-std::optional<std::string> MonitorProcess::killed_by_jail() const {
+std::optional<std::string> killed_by_jail(const VmRecord& record, const MonitorProcess& monitor) {
+    if (!record.jail)
+        return std::nullopt;
     siginfo_t info{};
     // WNOWAIT: who reaps it still can. A process that is no child of this one tells nothing.
-    if (::waitid(P_PIDFD, static_cast<id_t>(pidfd.get()), &info, WEXITED | WNOHANG | WNOWAIT) < 0 ||
-        info.si_pid != pid || info.si_status != SIGSYS ||
+    if (::waitid(P_PIDFD, static_cast<id_t>(monitor.pidfd.get()), &info,
+                 WEXITED | WNOHANG | WNOWAIT) < 0 ||
+        info.si_pid != monitor.pid || info.si_status != SIGSYS ||
         (info.si_code != CLD_KILLED && info.si_code != CLD_DUMPED))
         return std::nullopt;
     return "the monitor was killed by its seccomp filter (SIGSYS): it made a system call that its "
@@ -217,7 +209,6 @@ Result<> MonitorProcess::kill() const {
 
 Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& folder, const Fd& lock,
                                      const std::string& log_level, std::span<const int> inherited) {
-    warn_of_no_jail(record);
     const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     const Fd log(
         ::open(folder.monitor_log().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
@@ -262,11 +253,12 @@ Result<MonitorProcess> start_monitor(const VmRecord& record, const VmFolder& fol
                 folder.monitor_log());
 }
 
-std::unexpected<Error> give_up_start(const MonitorProcess& monitor, Error error) {
+std::unexpected<Error> give_up_start(const VmRecord& record, const MonitorProcess& monitor,
+                                     Error error) {
     // What a killed process says last is an ended connection; a moment later it is gone.
     constexpr int moment_ms = 50;
-    if (monitor.wait(moment_ms))
-        if (auto reason = monitor.killed_by_jail())
+    if (record.jail && monitor.wait(moment_ms))
+        if (auto reason = killed_by_jail(record, monitor))
             return fail("{}", *reason);
     if (auto killed = monitor.kill(); !killed)
         return std::unexpected(std::move(killed).error());

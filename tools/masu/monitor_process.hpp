@@ -24,8 +24,6 @@ struct MonitorProcess {
 
     // Waits for the end; false when it did not come in time. -1: no limit.
     [[nodiscard]] bool wait(int timeout_ms) const;
-    // A sentence, when it was a child of this process and its own jail has killed it.
-    [[nodiscard]] std::optional<std::string> killed_by_jail() const;
     // SIGKILL.
     [[nodiscard]] Result<> kill() const;
 };
@@ -37,9 +35,13 @@ struct MonitorProcess {
                                                    const Fd& lock, const std::string& log_level,
                                                    std::span<const int> inherited);
 
+// A sentence, when the monitor was a child of this process and its own jail has killed it.
+[[nodiscard]] std::optional<std::string> killed_by_jail(const VmRecord& record,
+                                                        const MonitorProcess& monitor);
 // Ends a monitor whose VM could not be started, and returns why: `error`, unless the jail was at
 // the bottom of it.
-[[nodiscard]] std::unexpected<Error> give_up_start(const MonitorProcess& monitor, Error error);
+[[nodiscard]] std::unexpected<Error> give_up_start(const VmRecord& record,
+                                                   const MonitorProcess& monitor, Error error);
 
 // The running monitor of a VM; nothing when it is dead.
 [[nodiscard]] Result<std::optional<MonitorProcess>> running_monitor(const VmFolder& folder,

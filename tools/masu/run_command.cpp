@@ -172,7 +172,7 @@ Result<VmRecord> make_record(const RunOptions& options, const Places& places, Fd
         record.vsock = TRY(parse_vsock_option(options.vsock));
     record.transport = options.transport;
     record.reboot = !options.no_reboot;
-    set_jail(options.jail, record);
+    TRY(set_jail(options.jail, record));
     record.remove = options.remove;
     record.boot_timer = options.boot_timer;
     record.stop_timeout = options.stop_timeout;
@@ -247,7 +247,7 @@ Result<Started> start(VmRecord& record, const VmFolder& folder, Fd& lock,
     auto console = boot();
     if (!console) {
         // A VM that never started leaves nothing behind.
-        return give_up_start(monitor, std::move(console.error()));
+        return give_up_start(record, monitor, std::move(console.error()));
     }
     return Started{std::move(monitor), *std::move(console)};
 }

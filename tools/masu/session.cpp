@@ -11,9 +11,9 @@ namespace {
 constexpr int stop_patience_ms = 10'000;
 constexpr int signal_status_base = 128;
 
-int report_end(const VmFolder& folder, const MonitorProcess& monitor) {
+int report_end(const VmFolder& folder, const VmRecord& record, const MonitorProcess& monitor) {
     auto end = describe_end(folder);
-    if (auto reason = monitor.killed_by_jail())
+    if (auto reason = killed_by_jail(record, monitor))
         end = {false, *std::move(reason)};
     if (end.clean)
         return 0;
@@ -56,7 +56,7 @@ Result<int> hold_console(const VmFolder& folder, const VmRecord& record,
     const auto result = TRY(attach(console, monitor));
     switch (result.end) {
         case AttachEnd::Stopped:
-            return report_end(folder, monitor);
+            return report_end(folder, record, monitor);
         case AttachEnd::Quit:
             TRY(stop_at_once(record, monitor));
             note(record.name + ": stopped on request");

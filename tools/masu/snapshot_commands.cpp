@@ -113,8 +113,9 @@ Result<int> create(const CreateOptions& options) {
     const auto record = TRY(folder.record());
     if (!TRY(running_monitor(folder, record)))
         return fail("{} is not running, and only a running VM has a state to save", vm);
-    TRY(snapshots.prepare(name));
-    const auto path = folder.file("snapshot-" + name);
+    const auto kept = TRY(snapshots.prepare(name));
+    // The jail keeps the monitor from the snapshots that are there already.
+    const auto path = record.jail ? folder.file("snapshot-" + name) : kept;
     const MonitorClient client(record.api_socket(), vm);
     const auto info = TRY(client.get("/"));
     const auto* state = info.is_object() ? info.get_object().if_contains("state") : nullptr;
@@ -129,7 +130,8 @@ Result<int> create(const CreateOptions& options) {
         TRY(client.patch("/vm", boost::json::object{{"state", "Resumed"}}));
     if (!saved)
         return std::unexpected(saved.error());
-    TRY(snapshots.adopt(path, name));
+    if (path != kept)
+        TRY(snapshots.adopt(path, name));
     TRY(check_parent(snapshots, name));
     if (compressed) {
         const auto held = TRY(snapshots.hold(name, true));

@@ -87,7 +87,7 @@ std::uint64_t Snapshot::stored_bytes() const {
     return disk_bytes_below(path);
 }
 
-Result<> SnapshotStore::prepare(const std::string& name) const {
+Result<std::string> SnapshotStore::prepare(const std::string& name) const {
     if (const auto good = check_vm_name(name); !good)
         return fail("\"{}\" is not a name for a snapshot: use letters, digits and '-'", name);
     std::error_code error;
@@ -107,7 +107,7 @@ Result<> SnapshotStore::prepare(const std::string& name) const {
             "a snapshot named {} exists already; choose another name, or delete it with "
             "`masu snapshot rm {}`",
             name, name);
-    return {};
+    return folder_of(name);
 }
 
 Result<> SnapshotStore::adopt(const std::string& path, const std::string& name) const {
@@ -176,8 +176,9 @@ Result<> SnapshotStore::remove(const std::string& name) const {
 std::uint64_t SnapshotStore::bytes_so_far(const std::string& path) {
     std::uint64_t total = 0;
     std::error_code error;
+    const auto begun = fs::path(path).filename().string() + partial_mark;
     for (const auto& entry : fs::directory_iterator(fs::path(path).parent_path(), error))
-        if (entry.path().string().starts_with(path + partial_mark))
+        if (entry.path().filename().string().starts_with(begun))
             total += disk_bytes_below(entry.path().string());
     return total;
 }

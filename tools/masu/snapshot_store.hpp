@@ -57,11 +57,10 @@ class SnapshotStore {
   public:
     explicit SnapshotStore(const Places& places) : path_(places.state + "/snapshots") {}
 
-    // Before a snapshot of that name is made: checks the name, makes the folder above, and clears
-    // away what killed commands left there.
-    [[nodiscard]] Result<> prepare(const std::string& name) const;
-    // Takes in what a monitor has saved to `path`, on the same file system: its jail keeps it from
-    // the snapshots that are here already.
+    // Where a snapshot of that name is to be made: checks the name, makes the folder above, and
+    // clears away what killed commands left there.
+    [[nodiscard]] Result<std::string> prepare(const std::string& name) const;
+    // Takes in what a jailed monitor has saved to `path`, on the same file system.
     [[nodiscard]] Result<> adopt(const std::string& path, const std::string& name) const;
     // Keeps others from deleting the snapshot, or, `exclusive`, from starting VMs of it: for as
     // long as the descriptor lives. Take it before find(); it waits for whoever has the other kind.

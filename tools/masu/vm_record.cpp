@@ -114,15 +114,18 @@ boost::json::object to_json(const VmRecord& record) {
                                {"reboot", record.reboot},
                                {"remove", record.remove},
                                {"boot_timer", record.boot_timer},
-                               {"jailed", record.jail},
                                {"stop_timeout", record.stop_timeout}};
     object["security_groups"] =
         boost::json::array(record.security_groups.begin(), record.security_groups.end());
     object["firewall"] = to_json(record.firewall);
     if (record.vsock)
         object["vsock"] = to_json(*record.vsock);
-    object["jail_read"] = boost::json::array(record.jail_read.begin(), record.jail_read.end());
-    object["jail_write"] = boost::json::array(record.jail_write.begin(), record.jail_write.end());
+    if (record.jail) {
+        object["jailed"] = true;
+        object["jail_read"] = boost::json::array(record.jail_read.begin(), record.jail_read.end());
+        object["jail_write"] =
+            boost::json::array(record.jail_write.begin(), record.jail_write.end());
+    }
     if (record.initrd)
         object["initrd"] = *record.initrd;
     if (!record.account_id.empty())

@@ -71,7 +71,7 @@ void empty_bounding_set() noexcept {
 }
 
 Capabilities set_up_capabilities() noexcept {
-    return capability(CAP_NET_ADMIN) | capability(CAP_SYS_PTRACE) | capability(CAP_DAC_OVERRIDE);
+    return capability(CAP_NET_ADMIN) | capability(CAP_DAC_OVERRIDE);
 }
 
 Result<> give_up_set_up_capabilities(std::span<const ReopenedFile> files, const Log& log) {

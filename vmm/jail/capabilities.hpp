@@ -27,8 +27,8 @@ constexpr Capabilities capability(int number) noexcept {
 // thread may not (without CAP_SETPCAP), as then it has nothing to hand on either.
 void empty_bounding_set() noexcept;
 
-// Until the guest runs, nobody hostile is in the process: a TAP is made (CAP_NET_ADMIN), faults of
-// guest memory are taken over (CAP_SYS_PTRACE), files of other users are opened (CAP_DAC_OVERRIDE).
+// Until the guest runs, nobody hostile is in the process: a TAP of another user is opened
+// (CAP_NET_ADMIN), and so are files of other users (CAP_DAC_OVERRIDE).
 [[nodiscard]] Capabilities set_up_capabilities() noexcept;
 
 // A file that is opened anew while the guest runs, when it reboots.

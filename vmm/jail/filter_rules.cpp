@@ -6,11 +6,9 @@
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/if_tun.h>
-#include <linux/kvm.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
-#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -21,11 +19,15 @@
 #include <cerrno>
 #include <initializer_list>
 
+#include "vmm/kvm/kvm_abi.hpp"
+
 namespace masu::jail {
 namespace {
 
-// glibc's SIGRTMIN, which kicks vCPU threads; the two below it are its own.
+// glibc's SIGRTMIN, which kicks vCPU threads; the two below it are its own. The first thread that
+// is made installs a handler for the upper one.
 constexpr std::uint64_t kick_signal = 34;
+constexpr std::uint64_t glibc_signal = 33;
 // Those of pthread_create() in glibc, exactly.
 constexpr std::uint64_t thread_flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
                                        CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
@@ -71,27 +73,13 @@ class Rules {
 
 // Memory, locks, time and the end of a thread: what the C library does for any of them.
 void allow_common(Rules& rules) {
-    rules.allow({SYS_futex,
-                 SYS_brk,
-                 SYS_munmap,
-                 SYS_mremap,
-                 SYS_madvise,
-                 SYS_sched_yield,
-                 SYS_sigaltstack,
-                 SYS_clock_gettime,
-                 SYS_clock_nanosleep,
-                 SYS_nanosleep,
-                 SYS_gettimeofday,
-                 SYS_time,
-                 SYS_getpid,
-                 SYS_gettid,
-                 SYS_getrandom,
-                 SYS_restart_syscall,
-                 SYS_rt_sigreturn,
-                 SYS_rt_sigprocmask,
-                 SYS_set_robust_list,
-                 SYS_rseq,
-                 SYS_exit,
+    rules.allow({SYS_futex,           SYS_brk,           SYS_munmap,
+                 SYS_mremap,          SYS_madvise,       SYS_sched_yield,
+                 SYS_sigaltstack,     SYS_clock_gettime, SYS_clock_nanosleep,
+                 SYS_nanosleep,       SYS_gettimeofday,  SYS_time,
+                 SYS_getpid,          SYS_gettid,        SYS_getrandom,
+                 SYS_restart_syscall, SYS_rt_sigreturn,  SYS_rt_sigprocmask,
+                 SYS_set_robust_list, SYS_rseq,          SYS_exit,
                  SYS_exit_group});
     // No new code: nothing is ever mapped to be executed.
     rules.allow_if(SYS_mmap, {has_none_of(2, PROT_EXEC)});
@@ -171,12 +159,6 @@ void allow_kvm_state(Rules& rules) {
                   KVM_SET_TSC_KHZ,     KVM_KVMCLOCK_CTRL, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG});
 }
 
-void allow_userfaultfd(Rules& rules) {
-    rules.allow({SYS_userfaultfd});
-    rules.ioctls({USERFAULTFD_IOC_NEW, UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE,
-                  UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_WRITEPROTECT, UFFDIO_CONTINUE});
-}
-
 void allow_sockets(Rules& rules) {
     rules.allow_if(SYS_socket, {is(0, AF_UNIX)});
     rules.allow_if(SYS_socketpair, {is(0, AF_UNIX)});
@@ -190,7 +172,7 @@ void allow_sockets(Rules& rules) {
 void allow_threads(Rules& rules) {
     rules.allow_if(SYS_clone, {is(0, thread_flags)});
     rules.refuse(SYS_clone3, ENOSYS);
-    rules.allow_values(SYS_rt_sigaction, 0, {kick_signal});
+    rules.allow_values(SYS_rt_sigaction, 0, {kick_signal, glibc_signal});
     // Limits are there to ask for; liburing would raise one when it runs out of descriptors.
     rules.allow({SYS_getrlimit});
     rules.allow_if(SYS_prlimit64, {is(2, 0)});
@@ -209,7 +191,6 @@ void allow_loop(Rules& rules) {
     allow_files(rules);
     allow_kvm_set_up(rules);
     allow_kvm_state(rules);
-    allow_userfaultfd(rules);
     allow_sockets(rules);
     allow_threads(rules);
     rules.allow({SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_create1, SYS_poll, SYS_ppoll,

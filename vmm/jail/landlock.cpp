@@ -117,7 +117,7 @@ class Ruleset {
 };
 
 Result<> allow_devices(const Ruleset& ruleset) {
-    for (const auto* device : {"/dev/kvm", "/dev/net/tun", "/dev/userfaultfd", "/dev/null"})
+    for (const auto* device : {"/dev/kvm", "/dev/net/tun", "/dev/null"})
         TRY(ruleset.allow_if_there(device, write_access));
     return ruleset.allow_if_there("/proc/cpuinfo", read_access);  // why there is no KVM
 }

@@ -366,6 +366,60 @@ class RunTest(CliTest):
             self.assertEqual(result.returncode, 1)
             self.assertIn(text, result.stderr.decode())
 
+    def test_a_jailed_monitor_is_told_its_files_and_saves_among_them(self):
+        state = os.path.join(self.folder, "state")
+        kernel, disk, base = self.kernel("echo"), self.disk("disk"), self.disk("base")
+        result = self.masu("run", "--name", "a", "-d", "--jail", "--jail-read", kernel + "-later",
+                           "--kernel", kernel, "--disk", disk,
+                           "--disk", f"{base},overlay={self.folder}/o")  # fmt: skip
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        jail = {kind: sorted(map(os.path.normpath, paths))
+                for kind, paths in self.config("a")["jail"].items()}
+        self.assertEqual(jail["read"], sorted([kernel, kernel + "-later", base]))
+        sockets = json.loads(self.masu("inspect", "a", "--output", "json").stdout)["socket_folder"]
+        self.assertEqual(jail["write"], sorted([f"{state}/vms/a", sockets, disk, self.folder]))
+        result = self.masu("snapshot", "create", "a", "warm")
+        self.assertEqual((result.returncode, result.stdout), (0, b"warm\n"), result.stderr)
+        self.assertEqual(self.config("a")["snapshot/create"]["directory"], f"{state}/vms/a/snapshot-warm")
+        self.assertEqual(os.listdir(f"{state}/snapshots/warm"), ["manifest.json"])
+        self.assertFalse(os.path.exists(f"{state}/vms/a/snapshot-warm"))
+
+        # Who restores it says so again.
+        for name, options in (("b", ("--jail",)), ("c", ())):
+            result = self.masu("snapshot", "restore", "warm", "--name", name, "-d", *options)
+            self.assertEqual((result.returncode, result.stderr), (0, b""))
+        self.assertIn(f"{state}/snapshots/warm", self.config("b")["jail"]["read"])
+        self.assertNotIn(kernel + "-later", self.config("b")["jail"]["read"])
+        self.assertNotIn("jail", self.config("c"))
+        result = self.masu("snapshot", "create", "c", "cold")
+        self.assertEqual((result.returncode, result.stdout), (0, b"cold\n"), result.stderr)
+        self.assertEqual(self.config("c")["snapshot/create"]["directory"], f"{state}/snapshots/cold")
+
+    def test_what_is_not_proven_in_the_jail_is_refused(self):
+        self.run_detached("a", "echo", options=("--vsock", "auto"))
+        self.snapshot_of("a", "with-vsock")
+        self.run_detached("b", "echo")
+        self.snapshot_of("b", "packed")
+        manifest = os.path.join(self.folder, "state/snapshots/packed/manifest.json")
+        with open(manifest, encoding="utf-8") as file:
+            facts = json.load(file)
+        with open(manifest, "w", encoding="utf-8") as file:
+            json.dump({**facts, "memory_file": "compressed"}, file)
+        kernel = self.kernel("echo")
+        for command, text in (
+                (("run", "--kernel", kernel, "--vsock", "auto"), "vsock cannot run with --jail"),
+                (("snapshot", "restore", "with-vsock", "--name", "c"), "vsock cannot run with --jail"),
+                (("snapshot", "restore", "packed", "--name", "c"), "masu snapshot decompress packed"),
+                (("snapshot", "clone", "packed"), "masu snapshot decompress packed")):
+            result = self.masu(*command, "--jail")
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(text, result.stderr.decode())
+            self.assertEqual(result.stderr.count(b"\n"), 1)
+        self.assertEqual(sorted(self.masu("ps", "-a", "--names").stdout.split()), [b"a", b"b"])
+        result = self.masu("run", "--kernel", kernel, "--jail-read", "/srv")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("--jail", result.stderr.decode())
+
     def test_what_listens_beside_a_vsock_goes_with_the_vm(self):
         self.run_detached("a", "echo", options=("--vsock", "auto"))
         folder = self.inspect("a")["socket_folder"]

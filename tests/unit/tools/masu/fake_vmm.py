@@ -147,6 +147,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                          "app_name": "Fake"},
                    "/vm/config": monitor.config,
                    "/boot-timer": {"kvm_ready": 1},
+                   "/snapshot/create": {"state": "done", "memory_form": "whole"},
                    "/network-interfaces/net0/firewall": {
                        "flows": 3, "conntrack_allowance_exceeded": 2,
                        "conntrack_allowance_available": 7,
@@ -177,6 +178,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             monitor.state = "Running" if body["resume_vm"] else "Paused"
             monitor.config["snapshot/load"] = body
             monitor.config["network-interfaces"] = body.get("network_overrides", [])
+        elif self.path == "/snapshot/create":
+            os.mkdir(body["directory"])
+            with open(body["directory"] + "/manifest.json", "w", encoding="utf-8") as file:
+                json.dump({"saved_ms": 1, "memory_bytes": 1, "memory_stored_bytes": 1, "drives": [],
+                           "metadata": body["metadata"]}, file)
+            monitor.config["snapshot/create"] = body
         elif self.path == "/vm":
             monitor.state = "Running" if body["state"] == "Resumed" else "Paused"
         elif self.path == "/actions":
@@ -221,7 +228,7 @@ def main():
         parser.add_argument("--" + flag)
     parser.add_argument("--no-reboot", action="store_true")
     parser.add_argument("--boot-timer", action="store_true")
-    parser.add_argument("--no-jail", action="store_true")
+    parser.add_argument("--jail", action="store_true")
     for flag in ("jail-read", "jail-write"):
         parser.add_argument("--" + flag, action="append")
     flags = parser.parse_args()
@@ -229,6 +236,8 @@ def main():
         print("error /dev/kvm: there is none; load the kvm module", file=sys.stderr)
         sys.exit(1)
     monitor = Monitor(flags)
+    if flags.jail:
+        monitor.config["jail"] = {"read": flags.jail_read or [], "write": flags.jail_write or []}
     Handler.monitor = monitor
     with open(flags.log_path, "a", encoding="utf-8") as log:
         log.write("info fake: started\n")

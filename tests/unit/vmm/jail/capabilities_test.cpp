@@ -18,8 +18,15 @@ using namespace masu::test;
 
 namespace {
 
+// By itself: inlined, GCC 12 takes the set for a pointer that the error's text is in.
+[[gnu::noinline]] jail::Capabilities permitted() {
+    const auto held = jail::permitted_capabilities();
+    REQUIRE(held);
+    return *held;
+}
+
 bool has_capabilities() {
-    if (::geteuid() == 0 && *jail::permitted_capabilities() != 0)
+    if (::geteuid() == 0 && permitted() != 0)
         return true;
     std::puts("SKIP capabilities: only root has any");
     return false;
@@ -50,12 +57,11 @@ TEST_CASE("what is not kept is gone, and does not come back") {
         return;
     const auto end = in_child([] {
         constexpr auto kept = jail::capability(CAP_NET_ADMIN);
-        if (!jail::keep_capabilities(kept) || *jail::permitted_capabilities() != kept)
+        if (!jail::keep_capabilities(kept) || permitted() != kept)
             return 1;
-        if (!jail::keep_capabilities(~jail::Capabilities{0}) ||
-            *jail::permitted_capabilities() != kept)
+        if (!jail::keep_capabilities(~jail::Capabilities{0}) || permitted() != kept)
             return 2;
-        return jail::keep_capabilities(0) && *jail::permitted_capabilities() == 0 ? 0 : 3;
+        return jail::keep_capabilities(0) && permitted() == 0 ? 0 : 3;
     });
     CHECK(end.status == 0);
 }
@@ -67,7 +73,7 @@ TEST_CASE("root without capabilities does not read other users' files") {
     CHECK(in_child([&] { return can_read(file.path) ? 0 : 1; }).status == 0);
     const auto end = in_child([&] {
         return jail::give_up_set_up_capabilities({}, Log()) && !can_read(file.path) &&
-                       *jail::permitted_capabilities() == 0
+                       permitted() == 0
                    ? 0
                    : 1;
     });
@@ -82,7 +88,7 @@ TEST_CASE("a VM on another user's disk keeps what its reboot needs, and nothing 
         const std::array files{jail::ReopenedFile{.path = "/dev/null", .writable = true},
                                jail::ReopenedFile{.path = file.path, .writable = true}};
         return jail::give_up_set_up_capabilities(files, Log()) && can_read(file.path) &&
-                       *jail::permitted_capabilities() == jail::capability(CAP_DAC_OVERRIDE)
+                       permitted() == jail::capability(CAP_DAC_OVERRIDE)
                    ? 0
                    : 1;
     });
