@@ -4,6 +4,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <ctime>
 
@@ -13,9 +14,14 @@ namespace masu::jail {
 namespace {
 
 // Guest memory and keys must not end up in a core file. 0 would stop a file, but not a program that
-// the kernel pipes the dump to; for that, 1 is the value that says no.
+// the kernel pipes the dump to; for that, 1 is the value that says no. Who may not have that much,
+// since a limit of 0 was set before, has 0.
 Result<> forbid_core_dumps() {
-    const rlimit none{.rlim_cur = 1, .rlim_max = 1};
+    rlimit none{};
+    if (::getrlimit(RLIMIT_CORE, &none) < 0)
+        return fail_errno(errno, "the limit on core dumps cannot be read");
+    none.rlim_max = std::min<rlim_t>(none.rlim_max, 1);
+    none.rlim_cur = none.rlim_max;
     if (::setrlimit(RLIMIT_CORE, &none) < 0)
         return fail_errno(errno, "core dumps cannot be ruled out");
     return {};
