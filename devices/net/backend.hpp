@@ -46,7 +46,9 @@ class Backend {
                                            std::span<std::byte> buffer) noexcept = 0;
     // Whether send() would take a frame now.
     [[nodiscard]] virtual bool can_send(unsigned queue) noexcept = 0;
-    // `packet` begins with sizeof(NetHeader) bytes of judged header, in an iovec of their own.
+    // `packet` begins with sizeof(NetHeader) bytes of judged header, in an iovec of their own. The
+    // next is the caller's private copy of all of the frame or its first 2048 bytes, and no longer
+    // what it was when send() returns.
     [[nodiscard]] virtual IoStatus send(unsigned queue, std::span<const iovec> packet) noexcept = 0;
     // Goes on with what an earlier send() could not finish; whether nothing is left.
     [[nodiscard]] virtual bool flush(unsigned queue) noexcept = 0;

@@ -19,6 +19,7 @@
 #include "devices/net/frame.hpp"
 #include "devices/net/frame_filter.hpp"
 #include "devices/net/guest_services.hpp"
+#include "devices/net/mac_translation.hpp"
 #include "devices/net/offload.hpp"
 #include "devices/virtio/device.hpp"
 
@@ -91,7 +92,7 @@ class VirtioNet final : public virtio::Device {
     // So much of each frame of the guest is copied at once: all of an unsegmented one, all headers
     // of a segmented one.
     static constexpr std::size_t head_size = 2048;
-    static_assert(head_size >= max_header_bytes);
+    static_assert(head_size >= max_header_bytes && head_size >= MacTranslation::depth);
 
     struct Pair {
         std::optional<virtio::Queue> rx;
