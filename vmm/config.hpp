@@ -112,6 +112,9 @@ struct NetworkInterfaceConfig {
     // Ours, beyond the reference API. Descriptors are inherited by the monitor's process.
     std::vector<int> tap_fds;     // one per queue
     std::optional<int> passt_fd;  // a connected stream socket that speaks passt's framing
+    // What the network knows the interface by, where that is not the guest's own MAC: of a guest
+    // that was copied, and has the MAC it booted with in its memory.
+    std::optional<std::string> network_mac;
     std::optional<GuestNetworkConfig> guest_network;
     // Nothing passes before security groups are set. Without, all passes until then.
     bool firewall = false;

@@ -234,11 +234,13 @@ struct LoadSnapshot {
         std::string host_dev_name;
         std::vector<int> tap_fds;
         std::optional<int> passt_fd;
+        std::optional<std::string> network_mac;  // absent: see Identity
         // Another address is announced to the guest by its link going down and up again.
         std::optional<GuestNetworkConfig> guest_network;
     };
     // Another machine than the one that was saved: its metadata and DHCP say so, and the firewall
-    // does not know the connections of the one that was saved.
+    // does not know the connections of the one that was saved. On the network it has MACs of its
+    // own, made from the instance id where none is given.
     struct Identity {
         std::string instance_id;
         std::string hostname;

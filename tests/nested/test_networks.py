@@ -58,6 +58,9 @@ class Person:
     def start_program(self, name, *command):
         return PersonsVm(self, *command, name=name)
 
+    def attach(self, name):
+        return PersonsVm(self, "console", name=name)
+
     def leave(self):
         names = self.run("ps", "-a", "--names").output.split()
         if names:
@@ -72,9 +75,8 @@ class PersonsVm(Vm):
         self.host = person.host
         self.person = person
         self.name = name
-        self.program = self.host.start(
-            *person.prefix, self.host.path("bin/masu"), *command, "--name", name, terminal=True
-        )
+        words = (*command, name) if command == ("console",) else (*command, "--name", name)
+        self.program = self.host.start(*person.prefix, self.host.path("bin/masu"), *words, terminal=True)
 
     def ask(self, address, seconds):
         request = r"printf 'GET /x HTTP/1.0\r\n\r\n'"
@@ -94,7 +96,7 @@ class PersonsVm(Vm):
         return self.person.masu("net", "inspect", "lab")
 
 
-@test(cost=45)
+@test(cost=60)
 def vms_on_a_network_reach_each_other_as_their_groups_admit(host):
     person = Person(host)
     try:
@@ -154,6 +156,8 @@ def talk(host, person):
     taken = person.run("snapshot", "restore", "warm", "--name", "second", "-d")
     check(taken.status == 1 and web_address in taken.errors, f"{taken.status}: {taken.errors}")
 
+    copies_beside_the_original(person, web, leases)
+
     # Who leaves is no member any more; its address is nobody's; the rest goes on.
     refused = person.run("net", "rm", "lab")
     check(refused.status == 1 and "network lab is in use by VM" in refused.errors, refused.errors)
@@ -168,6 +172,34 @@ def talk(host, person):
     person.masu("net", "rm", "lab")
     processes = host.shell("ps -o pid,comm,args")
     check("net-switch" not in processes, f"the switch outlived its VMs:\n{processes}")
+
+
+def copies_beside_the_original(person, web, before):
+    """Three guests with one MAC in memory, each known to the others by an address and a MAC of its own."""
+    person.masu("sg", "authorize", "web", "--protocol", "tcp", "--port", "7000", "--source-group", "web")
+    person.masu("snapshot", "clone", "warm", "--count", "2", "--name", "copy")
+    leases = {m["vm"]: m for m in person.network()["vms"]}
+    check(len({m["mac"] for m in leases.values()}) == 5, str(leases))
+    copies = [person.attach(f"copy-{number}") for number in (1, 2)]
+    for copy in copies:
+        text = copy.command(
+            "ip -4 addr flush dev eth0; udhcpc -i eth0 -s /tmp/lease -n -q -t 60 -T 1 2>/dev/null; ip link show eth0"
+        )
+        check(f"LEASE={leases[copy.name]['address']}/24" in text, f"{leases[copy.name]}: {text}")
+        check(f"link/ether {before['web']['mac']} " in text, f"the guest's MAC changed: {text}")
+    one, two = copies
+    one.must_reach(leases["copy-2"]["address"], leases["web"]["address"], leases["db"]["address"])
+    two.must_reach(leases["copy-1"]["address"])
+    web.must_reach(leases["copy-2"]["address"])
+    neighbors = one.command("ip neigh")
+    for vm, mac in (("copy-2", leases["copy-2"]["mac"]), ("web", leases["copy-1"]["mac"])):
+        entry = f"{leases[vm]['address']} dev eth0 lladdr {mac} "
+        check(entry in neighbors, f"no \"{entry}\" in: {neighbors}")
+    names = [copy.name for copy in copies]
+    person.masu("kill", *names)
+    for copy in copies:
+        copy.program.wait(60)
+    person.masu("rm", *names)
 
 
 @test(cost=70)

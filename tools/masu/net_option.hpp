@@ -19,7 +19,7 @@ struct NetOption {
     Kind kind = Kind::None;
     std::string tap;                   // the interface's name, of kind Tap
     std::string network;               // the network's name, of kind Network
-    std::optional<std::string> mac;    // absent: one is made up
+    std::optional<std::string> mac;    // as the network knows it; absent: one is made up
     std::optional<std::uint64_t> mtu;  // bytes
     // "172.31.0.10/20": the monitor hands it out by DHCP. Of kind Network the one wished for,
     // without a length, until the VM has joined.

@@ -18,16 +18,11 @@ Result<NetworkPort> join_network(const NetworkStore& networks, VmRecord& record,
         const auto lease =
             TRY(give_lease(network, wanted, record.name, record.id, fmt::format("net{}", index)));
         const auto& [mac, ipv4, ipv6] = lease.addresses;
-        // A guest that was saved has its MAC in memory, and goes on with it.
-        if (net.mac && *net.mac != net::to_string(mac))
-            return fail(
-                "network {} gives {} the MAC {}, but its guest was saved with {} and keeps that; "
-                "attach it elsewhere, with --net user or --net tap=NAME",
-                network.name, record.name, net::to_string(mac), *net.mac);
         port.is_tap = network.driver == NetworkRecord::Driver::Bridge;
         port.descriptors = TRY(join_switch(networks, network, lease, record.cpus));
         net.mac = net::to_string(mac);
         net.address = fmt::format("{}/{}", net::to_string(ipv4), network.subnet.length);
+        net.address6.reset();
         if (ipv6)
             net.address6 = fmt::format("{}/{}", net::to_string(*ipv6), network.subnet6->length);
         if (!net.mtu)

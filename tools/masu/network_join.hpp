@@ -20,8 +20,8 @@ struct NetworkPort {
 };
 
 // Joins the VM's interface `index`, of kind Network; the VM's folder is there and its lock is held,
-// for the lease lasts as long as that. Fills in address, address6, mac and mtu of the interface; an
-// address that is there already is the one wished for.
+// for the lease lasts as long as that. Fills in address, address6, mac (as the network knows it)
+// and mtu of the interface; an address that is there already is the one wished for.
 [[nodiscard]] Result<NetworkPort> join_network(const NetworkStore& networks, VmRecord& record,
                                                std::size_t index);
 

@@ -27,7 +27,7 @@ Result<NetOption> chosen_net(const std::string& text, const NetOption& saved) {
     net.mtu = saved.mtu;
     net.bandwidth = saved.bandwidth;
     net.packets = saved.packets;
-    if (!net.address && saved.kind == net.kind) {
+    if (!net.address && saved.kind == net.kind && saved.network == net.network) {
         net.address = saved.address;
         net.gateway = saved.gateway;
         net.dns = saved.dns;
@@ -35,16 +35,33 @@ Result<NetOption> chosen_net(const std::string& text, const NetOption& saved) {
     return net;
 }
 
-Result<> choose_nets(const std::vector<std::string>& texts, unsigned number, VmRecord& record) {
-    if (texts.empty())
-        return {};
-    if (texts.size() != record.nets.size())
+// A clone is another machine: on a network it wishes for no address but one it is given by name,
+// and what others know it by is the monitor's or the network's to choose.
+void forget_identity(const NetOption& given, NetOption& net) {
+    net.mac.reset();
+    if (net.kind == NetOption::Kind::Network) {
+        net.address = given.address;
+        net.address6.reset();
+    }
+}
+
+Result<> choose_nets(const std::vector<std::string>& texts, const RestoredAs& as,
+                     VmRecord& record) {
+    if (!texts.empty() && texts.size() != record.nets.size())
         return fail(
             "--net is given {} times, and the snapshot's machine has {} network interfaces: give "
             "one for each, or none",
             texts.size(), record.nets.size());
-    for (std::size_t i = 0; i < texts.size(); ++i)
-        record.nets[i] = TRY(chosen_net(with_number(texts[i], number), record.nets[i]));
+    for (std::size_t i = 0; i < record.nets.size(); ++i) {
+        NetOption given;
+        if (!texts.empty()) {
+            const auto text = with_number(texts[i], as.number);
+            given = TRY(parse_net_option(text));
+            record.nets[i] = TRY(chosen_net(text, record.nets[i]));
+        }
+        if (as.clone)
+            forget_identity(given, record.nets[i]);
+    }
     return {};
 }
 
@@ -83,14 +100,8 @@ std::string with_number(std::string text, unsigned number) {
 
 Result<> choose_restored_network(const RestoredNetworkOptions& options, const GroupBook& book,
                                  const RestoredAs& as, VmRecord& record) {
-    TRY(choose_nets(options.nets, as.number, record));
+    TRY(choose_nets(options.nets, as, record));
     TRY(choose_ports(options.ports, as, record));
-    if (const auto on = std::ranges::find(record.nets, NetOption::Kind::Network, &NetOption::kind);
-        as.clone && on != record.nets.end())
-        return fail(
-            "a clone keeps the MAC of the saved guest, which on the network {} belongs to one VM's "
-            "address; attach each interface elsewhere, with --net user or --net tap=NAME",
-            on->network);
     const auto users = std::ranges::count(record.nets, NetOption::Kind::User, &NetOption::kind);
     if (users > 1)
         return fail("--net user is given twice; a VM can have one of them");
@@ -143,8 +154,11 @@ boost::json::array network_overrides(const VmRecord& record,
             name_descriptors(backends[i], change);
             change["guest_network"] = user_guest_network(hostname);
         } else if (net.kind == NetOption::Kind::Network) {
-            // Nothing is new to the guest: it comes back to the address it was saved with.
+            // The same as saved, when it comes back to the lease it had.
             name_descriptors(backends[i], change);
+            change["network_mac"] = *net.mac;
+            change["guest_network"] =
+                interface_request(net, interface_id(i), hostname).at("guest_network");
         } else {
             change["host_dev_name"] = net.tap;
             if (given && net.address)

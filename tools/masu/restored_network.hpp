@@ -38,8 +38,8 @@ struct RestoredAs {
                                                const GroupBook& book, const RestoredAs& as,
                                                VmRecord& record);
 
-// What to hand to the monitor, by interface; see start_networks(). On a network of Masu's the VM is
-// given the address it was saved with, or refused.
+// What to hand to the monitor, by interface; see start_networks(). On a network of Masu's a VM that
+// is restored is given the address it was saved with, or refused; a clone has one of its own.
 [[nodiscard]] Result<std::vector<NetworkPort>> start_restored_network(const Store& store,
                                                                       VmRecord& record,
                                                                       const VmFolder& folder);

@@ -95,6 +95,7 @@ Result<NetworkInterfaceConfig> read_network_interface(JsonObject& body) {
         interface.tap_fds.push_back(static_cast<int>(number));
     if (const auto number = body.integer("passt_fd", max_descriptor))
         interface.passt_fd = static_cast<int>(*number);
+    interface.network_mac = body.string("network_mac");
     interface.guest_network = TRY(read_guest_network(body));
     interface.firewall = body.boolean("firewall").value_or(false);
     TRY(body.finish());
@@ -198,6 +199,7 @@ void write(JsonWriter& json, const NetworkInterfaceConfig& interface) {
     }
     if (interface.passt_fd)
         json.field("passt_fd", static_cast<unsigned>(*interface.passt_fd));
+    optional_field(json, "network_mac", interface.network_mac);
     if (interface.guest_network)
         write(json.key("guest_network"), *interface.guest_network);
     if (interface.firewall)

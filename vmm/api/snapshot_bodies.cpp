@@ -56,6 +56,7 @@ Result<action::LoadSnapshot::Interface> read_interface_change(JsonObject& body) 
         change.tap_fds.push_back(static_cast<int>(number));
     if (const auto number = body.integer("passt_fd", max_descriptor))
         change.passt_fd = static_cast<int>(*number);
+    change.network_mac = body.string("network_mac");
     change.guest_network = TRY(read_guest_network(body));
     TRY(body.finish());
     return change;

@@ -28,6 +28,10 @@ namespace masu {
 [[nodiscard]] net::InstanceMetadata::Interface metadata_interface(
     const NetworkInterfaceConfig& config, const net::MacAddress& mac);
 
+// A locally administered MAC for an interface of an instance, always the same.
+[[nodiscard]] net::MacAddress mac_of_instance(std::string_view instance_id,
+                                              std::string_view iface_id);
+
 // "ec2xxxxx-...": made from the instance's id, always the same.
 [[nodiscard]] std::string ec2_uuid(std::string_view instance_id);
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "devices/net/mac_translation.hpp"
 #include "devices/net/metadata/ec2_tree.hpp"
 #include "devices/net/passt.hpp"
 #include "vmm/net/guest_network.hpp"
@@ -39,6 +40,17 @@ Result<T> random_value() {
     return value;
 }
 
+Result<net::MacAddress> own_mac(const std::string& iface_id, const std::string& text) {
+    const auto mac = TRY(net::parse_mac(text));
+    // The lowest bit of the first byte: a group address.
+    if ((mac[0] & 1) != 0 || mac == net::MacAddress())
+        return fail(
+            "interface {}: MAC address {} is a group's, or all zeros; an interface "
+            "needs one of its own",
+            iface_id, text);
+    return mac;
+}
+
 bool names(const std::vector<std::string>& ids, const std::string& id) {
     return std::ranges::find(ids, id) != ids.end();
 }
@@ -53,7 +65,14 @@ Result<std::unique_ptr<NetworkInterface>> NetworkInterface::open(
     const NetworkInterfaceConfig& config) {
     std::unique_ptr<NetworkInterface> interface(new NetworkInterface(config));
     interface->mac_ = TRY(net::parse_mac(config.guest_mac.value_or("")));
+    interface->network_mac_ = interface->mac_;
+    if (config.network_mac)
+        interface->network_mac_ = TRY(net::parse_mac(*config.network_mac));
     TRY(interface->open_backend());
+    if (interface->network_mac_ != interface->mac_)
+        interface->backend_ = std::make_unique<net::TranslatingBackend>(
+            std::move(interface->backend_),
+            net::MacTranslation(interface->mac_, interface->network_mac_));
     // What is known so far; the metadata addresses come with the first device.
     interface->firewall_config_ = firewall_config(TRY(service_config(config, interface->mac_)));
     // Without rules, nothing passes it yet.
@@ -185,25 +204,34 @@ void NetworkInterface::set_limits(const RateLimiterConfig& rx, const RateLimiter
     config_.tx_rate_limiter = tx;
 }
 
-Result<> Network::set_interface(NetworkInterfaceConfig& config) {
+// Makes the configuration name the MACs as they are from now on.
+Result<> Network::settle_macs(NetworkInterfaceConfig& config) const {
     auto mac = net::MacAddress();
     if (config.guest_mac) {
-        mac = TRY(net::parse_mac(*config.guest_mac));
-        // The lowest bit of the first byte: a group address.
-        if ((mac[0] & 1) != 0 || mac == net::MacAddress())
-            return fail(
-                "interface {}: MAC address {} is a group's, or all zeros; an interface "
-                "needs one of its own",
-                config.iface_id, *config.guest_mac);
+        mac = TRY(own_mac(config.iface_id, *config.guest_mac));
     } else {
         mac = TRY(random_value<net::MacAddress>());
         mac[0] = 0x06;  // locally administered, as EC2's are
     }
     config.guest_mac = net::to_string(mac);
-    for (const auto& [id, other] : interfaces_)
-        if (id != config.iface_id && other->mac() == mac)
+    auto network_mac = mac;
+    if (config.network_mac)
+        network_mac = TRY(own_mac(config.iface_id, *config.network_mac));
+    config.network_mac.reset();
+    if (network_mac != mac)
+        config.network_mac = net::to_string(network_mac);
+    for (const auto& [id, other] : interfaces_) {
+        if (id == config.iface_id)
+            continue;
+        if (other->mac() == mac || other->network_mac() == network_mac)
             return fail("interface {}: MAC address {} is interface {}'s already", config.iface_id,
-                        *config.guest_mac, id);
+                        net::to_string(other->mac() == mac ? mac : network_mac), id);
+    }
+    return {};
+}
+
+Result<> Network::set_interface(NetworkInterfaceConfig& config) {
+    TRY(settle_macs(config));
     const auto* present = find(config.iface_id);
     const auto old_config = present != nullptr ? present->config() : NetworkInterfaceConfig();
     if (present != nullptr && config.host_dev_name.empty() &&

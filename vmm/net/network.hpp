@@ -66,7 +66,9 @@ class NetworkInterface {
     void set_limits(const RateLimiterConfig& rx, const RateLimiterConfig& tx);
 
     [[nodiscard]] const NetworkInterfaceConfig& config() const noexcept { return config_; }
+    // The guest's; and what the network knows it by, which mostly is the same.
     [[nodiscard]] const net::MacAddress& mac() const noexcept { return mac_; }
+    [[nodiscard]] const net::MacAddress& network_mac() const noexcept { return network_mac_; }
 
   private:
     explicit NetworkInterface(NetworkInterfaceConfig config) : config_(std::move(config)) {}
@@ -76,7 +78,8 @@ class NetworkInterface {
 
     NetworkInterfaceConfig config_;
     net::MacAddress mac_{};
-    net::Tap* tap_ = nullptr;  // backend_, where it is one
+    net::MacAddress network_mac_{};
+    net::Tap* tap_ = nullptr;  // backend_ or what it translates for, where that is one
     std::unique_ptr<net::Backend> backend_;
     std::vector<std::string> groups_;
     std::unique_ptr<FlowLogWriter> flow_log_;  // outlives filter_, whose firewall tells it
@@ -109,6 +112,8 @@ class Network {
     void close() { interfaces_.clear(); }
 
   private:
+    [[nodiscard]] Result<> settle_macs(NetworkInterfaceConfig& config) const;
+
     net::MetadataStore store_;
     std::map<std::string, std::unique_ptr<NetworkInterface>> interfaces_;
 };

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "vmm/net/guest_network.hpp"
+
 namespace masu::snapshot {
 namespace {
 
@@ -33,6 +35,17 @@ Result<> set_backend(NetworkInterfaceConfig& interface, const Change* change) {
             "network_overrides (host_dev_name, tap_fds or passt_fd)",
             interface.iface_id);
     return {};
+}
+
+// The guest goes on with the MAC it has read. What the network knows it by stays too, unless this
+// is another machine.
+void set_network_mac(NetworkInterfaceConfig& interface, const Change* change,
+                     const std::optional<action::LoadSnapshot::Identity>& identity) {
+    if (change != nullptr && change->network_mac)
+        interface.network_mac = change->network_mac;
+    else if (identity)
+        interface.network_mac =
+            net::to_string(mac_of_instance(identity->instance_id, interface.iface_id));
 }
 
 NetworkInterfaceConfig* find_interface(std::vector<VmmAction>& config, const std::string& id) {
@@ -76,11 +89,12 @@ Result<std::vector<std::string>> change_config(std::vector<VmmAction>& config,
         if (set == nullptr)
             continue;
         auto& interface = set->interface;
-        const auto change =
+        const auto found =
             std::ranges::find(load.interfaces, interface.iface_id, &Change::iface_id);
-        const bool changed = change != load.interfaces.end();
-        TRY(set_backend(interface, changed ? &*change : nullptr));
-        if (changed && change->guest_network) {
+        const auto* change = found == load.interfaces.end() ? nullptr : &*found;
+        TRY(set_backend(interface, change));
+        set_network_mac(interface, change, load.identity);
+        if (change != nullptr && change->guest_network) {
             if (differ(interface.guest_network, *change->guest_network))
                 readdressed.push_back(interface.iface_id);
             interface.guest_network = change->guest_network;

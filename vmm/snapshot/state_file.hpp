@@ -19,7 +19,7 @@ namespace masu::snapshot {
 // fills in what that means; the major version when an older reader's or file's meaning changes.
 // Loaded: the same major version and a minor one up to ours.
 inline constexpr std::uint16_t format_major = 1;
-inline constexpr std::uint16_t format_minor = 1;
+inline constexpr std::uint16_t format_minor = 2;
 inline constexpr std::array<char, 8> format_magic{'M', 'A', 'S', 'U', 'S', 'N', 'A', 'P'};
 
 inline constexpr std::size_t max_state_size = 256 << 20;  // bytes
@@ -27,7 +27,7 @@ inline constexpr std::uint32_t max_sections = 1024;
 
 // What a section holds; `index` tells sections of one kind apart. Numbers are never used again.
 enum class SectionKind : std::uint32_t {
-    Config = 1,    // JSON, as in a config file
+    Config = 1,    // JSON, as in a config file; since 1.2 with network_mac of interfaces
     Machine = 2,   // memory size, clock, ...
     Cpuid = 3,     // by vCPU
     Vcpu = 4,      // by vCPU

@@ -508,6 +508,14 @@ TEST_CASE("an interface is opened when it is set, and kept over a reboot") {
     third.guest_mac = "06:00:00:00:00:01";
     CHECK(bench.refusal(action::SetNetworkInterface{third}).find("eth1's already") !=
           std::string::npos);
+    third.guest_mac = "06:00:00:00:00:02";
+    third.network_mac = "06:00:00:00:00:01";
+    CHECK(bench.refusal(action::SetNetworkInterface{third}).find("eth1's already") !=
+          std::string::npos);
+    third.network_mac = "03:00:00:00:00:01";
+    CHECK(
+        bench.refusal(action::SetNetworkInterface{third}).find("03:00:00:00:00:01 is a group's") !=
+        std::string::npos);
     CHECK_FALSE(bench.apply(action::SetNetworkInterface{{.iface_id = "e", .passt_fd = 9999}}));
     CHECK_FALSE(bench.apply(action::SetNetworkInterface{{.iface_id = "e"}}));
     CHECK_FALSE(bench.apply(action::SetNetworkInterface{
@@ -838,6 +846,7 @@ action::LoadSnapshot load_onto(const SavedVm& saved, std::vector<Fd>& others) {
                         .host_dev_name = {},
                         .tap_fds = {},
                         .passt_fd = on_socket("eth0", others).passt_fd,
+                        .network_mac = {},
                         .guest_network = {}}};
     return load;
 }
@@ -1030,6 +1039,53 @@ TEST_CASE("another machine has another name, and none of the old one's connectio
     CHECK_FALSE(passes(bench, net::Direction::Ingress));
     CHECK(passes(bench));
     CHECK(passes(bench, net::Direction::Ingress));
+}
+
+TEST_CASE("a guest keeps its MAC; another machine is known by one of its own, and stays so") {
+    const SavedVm saved;
+    save_networked(saved);
+    std::vector<Fd> others;
+    const auto loaded = [&](const action::LoadSnapshot& load,
+                            const SavedVm* again = nullptr) -> NetworkInterfaceConfig {
+        Bench bench;
+        make_savable(bench.record);
+        REQUIRE(bench.refusal(load).empty());
+        auto interface = bench.record.config.network_interfaces[0];
+        CHECK(interface.guest_mac == "06:00:00:00:00:01");
+        if (again != nullptr)
+            REQUIRE(bench.refusal(again->create()).empty());
+        return interface;
+    };
+    auto load = load_onto(saved, others);
+    CHECK_FALSE(loaded(load).network_mac);
+
+    // From one instance id always the same, from another another.
+    std::vector<std::string> made;
+    for (const auto* id : {"i-2", "i-2", "i-3"}) {
+        load = load_onto(saved, others);
+        load.identity = {.instance_id = id, .hostname = "clone"};
+        const auto mac = loaded(load).network_mac;
+        REQUIRE(mac);
+        CHECK(mac->starts_with("06:"));
+        made.push_back(*mac);
+    }
+    CHECK(made[0] == made[1]);
+    CHECK(made[0] != made[2]);
+
+    // Saved again, both go along; a copy of the copy is again another.
+    const SavedVm second;
+    load = load_onto(saved, others);
+    load.identity = {.instance_id = "i-2", .hostname = "clone"};
+    load.interfaces[0].network_mac = "06:00:00:00:00:09";
+    CHECK(loaded(load, &second).network_mac == "06:00:00:00:00:09");
+    load = load_onto(second, others);
+    CHECK(loaded(load).network_mac == "06:00:00:00:00:09");
+    load = load_onto(second, others);
+    load.identity = {.instance_id = "i-3", .hostname = "clone"};
+    CHECK(loaded(load).network_mac == made[2]);
+    load = load_onto(second, others);
+    load.interfaces[0].network_mac = "06:00:00:00:00:01";  // the first one's, and the guest's
+    CHECK_FALSE(loaded(load).network_mac);
 }
 
 TEST_CASE("a guest with another address is told so, and leaves its connections behind") {

@@ -105,6 +105,16 @@ class CliTest(unittest.TestCase):
         return [os.path.join(path, entry) for path, folders, files in os.walk(folder)
                 for entry in folders + files if entry not in ours]
 
+    def snapshot_of(self, name, snapshot, drives=()):
+        """A snapshot as the monitor would have made it of a VM, as far as the command line looks."""
+        folder = os.path.join(self.folder, "state/snapshots", snapshot)
+        os.makedirs(folder)
+        with open(os.path.join(self.folder, "state/vms", name, "vm.json"), encoding="utf-8") as file:
+            metadata = file.read()
+        with open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8") as file:
+            json.dump({"saved_ms": 1, "memory_bytes": 1, "memory_stored_bytes": 1,
+                       "drives": list(drives), "metadata": metadata}, file)
+
 
 class RunTest(CliTest):
     def test_output_is_what_the_guest_printed_and_status_0(self):
@@ -220,16 +230,6 @@ class RunTest(CliTest):
         self.assertIn("-t 127.0.0.1/2222:22", arguments)
         self.assertIn("-u 127.0.0.1/53:5353", arguments)
         self.assertIn("--no-map-gw", arguments)
-
-    def snapshot_of(self, name, snapshot, drives=()):
-        """A snapshot as the monitor would have made it of a VM, as far as the command line looks."""
-        folder = os.path.join(self.folder, "state/snapshots", snapshot)
-        os.makedirs(folder)
-        with open(os.path.join(self.folder, "state/vms", name, "vm.json"), encoding="utf-8") as file:
-            metadata = file.read()
-        with open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8") as file:
-            json.dump({"saved_ms": 1, "memory_bytes": 1, "memory_stored_bytes": 1,
-                       "drives": list(drives), "metadata": metadata}, file)
 
     def test_a_snapshot_stays_while_disks_of_another_lie_over_its_own(self):
         self.run_detached("web", "echo")
@@ -1003,6 +1003,35 @@ class NetworkTest(CliTest):
         self.assertEqual([(n["name"], n["subnet"], n["subnet6"], n["vms"]) for n in listed],
                          [("lab", "10.1.2.0/28", "fd00:1::/64", ["one", "two"])])
         self.assertEqual(self.net("ls", "--names"), "lab\n")
+
+    def test_a_clone_has_an_address_of_its_own_and_a_restored_vm_its_old_one(self):
+        self.net("create", "lab", "--subnet", "10.1.0.0/24")
+        saved = self.join("one")
+        self.snapshot_of("one", "warm")
+        result = self.masu("snapshot", "clone", "warm", "--count", "2")
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        members = {m["vm"]: m for m in self.network()["vms"]}
+        self.assertEqual(set(members), {"one", "warm-1", "warm-2"})
+        for key in ("mac", "address", "address6"):
+            self.assertEqual(len({m[key] for m in members.values()}), 3)
+
+        def interface(vm):
+            shown = json.loads(self.masu("inspect", vm, "--output", "json").stdout)
+            return shown["config"]["snapshot/load"]["network_overrides"][0]
+
+        for vm in ("warm-1", "warm-2"):
+            self.assertEqual(interface(vm)["network_mac"], members[vm]["mac"])
+            self.assertEqual(interface(vm)["guest_network"]["address"], members[vm]["address"] + "/24")
+            self.assertEqual(interface(vm)["guest_network"]["address6"], members[vm]["address6"] + "/64")
+
+        result = self.masu("snapshot", "restore", "warm", "--name", "again", "-d")
+        self.assertEqual(result.stderr.decode(),
+                         f"masu: again: {members['one']['address']} of network lab is in use by VM one\n")
+        self.masu("kill", "one")
+        result = self.masu("snapshot", "restore", "warm", "--name", "again", "-d")
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+        self.assertEqual(interface("again")["network_mac"], saved["guest_mac"])
+        self.assertEqual(interface("again")["guest_network"], {**saved["guest_network"], "hostname": "one"})
 
     def test_an_address_is_free_when_its_vm_has_ended_however_it_ended(self):
         self.net("create", "lab", "--subnet", "10.1.0.0/24")

@@ -108,18 +108,63 @@ TEST_CASE("--net attaches an interface elsewhere, with a clone's number in its n
 TEST_CASE("a restored VM's port of a network has a stream, or the queues of a TAP") {
     Choice lab;
     lab.record.nets = {*parse_net_option("network=lab")};
+    // As joining the network fills them in.
+    lab.record.nets[0].address = "10.1.0.5/24";
+    lab.record.nets[0].mac = "06:07:0a:01:00:05";
     std::vector<NetworkPort> ports(1);
     ports[0].descriptors.emplace_back(::dup(0));
     auto overrides = network_overrides(lab.record, ports, false, "web");
     CHECK(overrides[0].at("passt_fd").as_int64() == ports[0].descriptors[0].get());
-    // It comes back to the address that it has.
-    CHECK_FALSE(overrides[0].as_object().contains("guest_network"));
+    CHECK(overrides[0].at("network_mac").as_string() == "06:07:0a:01:00:05");
+    CHECK(overrides[0].at("guest_network").at("address").as_string() == "10.1.0.5/24");
+    CHECK(overrides[0].at("guest_network").at("shared_link").as_bool());
 
     ports[0].is_tap = true;
     ports[0].descriptors.emplace_back(::dup(0));
     overrides = network_overrides(lab.record, ports, false, "web");
     CHECK(overrides[0].at("tap_fds").as_array().size() == 2);
     CHECK_FALSE(overrides[0].as_object().contains("passt_fd"));
+}
+
+TEST_CASE("on a network a restored VM wants its address back, a clone one of its own") {
+    const auto saved_on = [](const char* network) {
+        Choice choice;
+        choice.record.ports.clear();
+        choice.record.nets = {*parse_net_option(network)};
+        choice.record.nets[0].address = "10.1.0.5/24";
+        choice.record.nets[0].address6 = "fd00:1::5/64";
+        choice.record.nets[0].mac = "06:07:0a:01:00:05";
+        return choice;
+    };
+    const RestoredAs a_clone{.clone = true, .number = 2};
+    auto lab = saved_on("network=lab");
+    REQUIRE(lab.refusal({}).empty());
+    CHECK(lab.record.nets[0].address == "10.1.0.5/24");
+    CHECK(lab.record.nets[0].mac == "06:07:0a:01:00:05");
+    REQUIRE(lab.refusal(nets({"network=lab"})).empty());
+    CHECK(lab.record.nets[0].address == "10.1.0.5/24");
+    REQUIRE(lab.refusal(nets({"network=other"})).empty());
+    CHECK_FALSE(lab.record.nets[0].address);
+
+    for (const auto& options : {nets({}), nets({"network=lab"}), nets({"network=other"})}) {
+        lab = saved_on("network=lab");
+        REQUIRE(lab.refusal(options, a_clone).empty());
+        CHECK_FALSE(lab.record.nets[0].address);
+        CHECK_FALSE(lab.record.nets[0].address6);
+        CHECK_FALSE(lab.record.nets[0].mac);
+    }
+    lab = saved_on("network=lab");
+    REQUIRE(lab.refusal(nets({"network=lab,address=10.1.0.10{n}"}), a_clone).empty());
+    CHECK(lab.record.nets[0].address == "10.1.0.102");
+
+    Choice tap;
+    tap.record.ports.clear();
+    tap.record.nets = {*parse_net_option("tap=t,mac=06:00:00:00:00:01,address=10.0.0.2/24")};
+    REQUIRE(tap.refusal({}).empty());
+    CHECK(tap.record.nets[0].mac == "06:00:00:00:00:01");
+    REQUIRE(tap.refusal({}, a_clone).empty());
+    CHECK_FALSE(tap.record.nets[0].mac);
+    CHECK(tap.record.nets[0].address == "10.0.0.2/24");
 }
 
 TEST_CASE("a network that cannot be is refused with the reason") {
@@ -136,14 +181,6 @@ TEST_CASE("a network that cannot be is refused with the reason") {
     CHECK(refused(both).contains("-p publishes"));
     CHECK(refused(ports({"x"})).contains("-p x"));
     CHECK(refused(groups({"gone"})).contains("NotFound"));
-
-    Choice lab;
-    lab.record.nets = {*parse_net_option("network=lab")};
-    lab.record.ports.clear();
-    CHECK(lab.refusal({}).empty());
-    const RestoredAs a_clone{.clone = true, .number = 1};
-    CHECK(lab.refusal({}, a_clone).contains("on the network lab belongs to one VM"));
-    CHECK(lab.refusal(nets({"tap=t"}), a_clone).empty());
 
     Choice gone;
     gone.record.security_groups = {"sg-0123"};

@@ -101,7 +101,7 @@ TEST_CASE("a load with other backends and another identity is read to the last f
         "snapshot_path": "/s", "mem_backend": {"backend_type": "File", "backend_path": "/m"},
         "network_overrides": [
             {"iface_id": "net0", "host_dev_name": "tap3"},
-            {"iface_id": "net1", "passt_fd": 7,
+            {"iface_id": "net1", "passt_fd": 7, "network_mac": "06:00:00:00:00:09",
              "guest_network": {"address": "10.0.0.2/24", "gateway": "10.0.0.1"}},
             {"iface_id": "net2", "tap_fds": [8, 9]}],
         "identity": {"instance_id": "i-1", "hostname": "web"}})"});
@@ -111,6 +111,8 @@ TEST_CASE("a load with other backends and another identity is read to the last f
     CHECK(load.interfaces[0].host_dev_name == "tap3");
     CHECK_FALSE(load.interfaces[0].guest_network);
     CHECK(load.interfaces[1].passt_fd == 7);
+    CHECK_FALSE(load.interfaces[0].network_mac);
+    CHECK(load.interfaces[1].network_mac == "06:00:00:00:00:09");
     CHECK(load.interfaces[1].guest_network->gateway == "10.0.0.1");
     CHECK(load.interfaces[2].tap_fds == std::vector<int>{8, 9});
     REQUIRE(load.identity);

@@ -146,6 +146,10 @@ TEST_CASE("versions: other majors and newer minors are refused by name") {
     store_unaligned(file.data(), header);
     mend(file);
     CHECK(refusal(file).empty());
+    header.minor = 1;
+    store_unaligned(file.data(), header);
+    mend(file);
+    CHECK(refusal(file).empty());
     CHECK(refusal(std::as_bytes(std::span("{\"json\": true}"))).contains("MASUSNAP"));
 }
 
