@@ -65,8 +65,11 @@ class KvmMachine final : public Machine {
         source_ = std::move(source);
     }
     // The memory's pages come from the handler at that socket from now on.
-    [[nodiscard]] Result<> have_memory_served(const std::string& handler) {
-        served_ = TRY(snapshot::ServedMemory::connect(ram_, handler, context_.memory_lost));
+    [[nodiscard]] Result<> have_memory_served(const std::string& handler, Fd faults) {
+        if (!faults)
+            faults = TRY(snapshot::open_userfaultfd());
+        served_ = TRY(snapshot::ServedMemory::connect(ram_, std::move(faults), handler,
+                                                      context_.filters, context_.memory_lost));
         return {};
     }
     void populate(snapshot::PageList list) {
@@ -617,7 +620,7 @@ Result<std::unique_ptr<Machine>> Machine::restore(const VmConfig& config, Restor
     auto machine = std::make_unique<KvmMachine>(std::move(context), std::move(kvm), std::move(ram));
     TRY(machine->check_source(config, source));
     if (!source.memory_handler.empty())
-        TRY(machine->have_memory_served(source.memory_handler));
+        TRY(machine->have_memory_served(source.memory_handler, std::move(source.faults)));
     if (source.working_set)
         machine->populate(*std::exchange(source.working_set, std::nullopt));
     machine->go_on_from(std::move(source));

@@ -69,6 +69,7 @@ struct RestoreSource {
     std::string memory_path;
     // The socket of a page fault handler that brings memory in; then there is no memory_path.
     std::string memory_handler = {};
+    Fd faults = {};  // snapshot::open_userfaultfd()'s, where that had to be opened before
     ClockPolicy clock = ClockPolicy::Continue;
     std::optional<snapshot::PageList> working_set;  // to bring in ahead of the guest
     // Interfaces whose guest has another address here, and is told to ask for it.

@@ -5,7 +5,6 @@
 
 #include "vmm/config_check.hpp"
 #include "vmm/jail/capabilities.hpp"
-#include "vmm/jailed_check.hpp"
 
 namespace masu {
 
@@ -106,8 +105,6 @@ Result<VmmReply> Monitor::carry_out(const action::SetNetworkInterface& action) {
     auto interface = action.interface;
     TRY(check(interface));
     TRY(check_room(vm_, interface));
-    if (jailed())
-        TRY(check_jailed(interface));
     TRY(network_.set_interface(interface));
     insert_interface(vm_, std::move(interface));
     if (vm_.metadata)
@@ -205,8 +202,6 @@ Result<VmmReply> Monitor::carry_out(const action::SetEntropy& action) {
 
 Result<VmmReply> Monitor::carry_out(const action::SetVsock& action) {
     TRY(check(action.vsock));
-    if (jailed())
-        TRY(check_jailed(action.vsock));
     // The same path again is its own successor's.
     auto before = std::exchange(vsock_, nullptr);
     if (vm_.vsock && vm_.vsock->uds_path == action.vsock.uds_path)
@@ -253,7 +248,10 @@ Result<VmmReply> Monitor::carry_out(const action::SetSerial& action) {
 Result<VmmReply> Monitor::carry_out(const action::StartInstance&) {
     TRY(check(vm_));
     TRY(create_machine());
-    if (auto started = start_machine(); !started) {
+    auto started = end_set_up();
+    if (started)
+        started = start_machine();
+    if (!started) {
         drop_machine();
         return std::unexpected(started.error());
     }
@@ -369,10 +367,12 @@ MachineContext Monitor::next_machine() {
     };
 }
 
-// From here on somebody hostile may be in the process.
-Result<> Monitor::give_up_capabilities() const {
+// Ahead of the moment from which on somebody hostile may be in the process. Of a restored machine
+// that is before it is asked to run, so that it costs the launch nothing.
+Result<> Monitor::end_set_up() {
     if (!jailed())
         return {};
+    services_.page_faults = Fd();
     std::vector<jail::ReopenedFile> files;
     if (vm_.boot_source && !vm_.boot_source->firmware)
         files.push_back({.path = vm_.boot_source->kernel_image_path});
@@ -388,7 +388,6 @@ Result<> Monitor::give_up_capabilities() const {
 }
 
 Result<> Monitor::start_machine() {
-    TRY(give_up_capabilities());
     boot_start_ = services_.clock.now();
     TRY(machine_->start());
     machine_started_ = true;

@@ -59,6 +59,8 @@ struct MonitorServices {
     // The jail that the process is in already.
     jail::FilterMode filters = jail::FilterMode::Off;
     jail::Walls walls = {};
+    // There: a snapshot::open_userfaultfd() made before the jail, in which none can be made.
+    Result<Fd> page_faults = Fd();
     // Called once, when the VM has ended and its machine is gone. May be called from within
     // apply() and stop().
     std::function<void(const MonitorExit&)> ended;
@@ -159,7 +161,8 @@ class Monitor {
     [[nodiscard]] Result<> begin_recording();
     void look_whether_ready();
     [[nodiscard]] Result<> end_recording();
-    [[nodiscard]] Result<> give_up_capabilities() const;
+    [[nodiscard]] Result<> end_set_up();
+    [[nodiscard]] Result<Fd> duplicate_page_faults() const;
     [[nodiscard]] Result<> start_machine();
     void drop_machine();
     void on_stopped(std::uint64_t generation, StopEvent event);

@@ -9,7 +9,6 @@
 #include "vmm/api/bodies.hpp"
 #include "vmm/api/config_file.hpp"
 #include "vmm/config_check.hpp"
-#include "vmm/jailed_check.hpp"
 #include "vmm/monitor.hpp"
 #include "vmm/snapshot/load_changes.hpp"
 #include "vmm/snapshot/memory_file.hpp"
@@ -215,15 +214,12 @@ Result<std::vector<std::string>> Monitor::take_config(const action::LoadSnapshot
             setting));
     }
     vm_.machine.track_dirty_pages = action.track_dirty_pages;
-    for (const auto& change : action.drives) {
-        const auto drive = std::ranges::find(vm_.drives, change.drive_id, &DriveConfig::drive_id);
-        if (drive == vm_.drives.end())
+    for (const auto& change : action.drives)
+        if (std::ranges::find(vm_.drives, change.drive_id, &DriveConfig::drive_id) ==
+            vm_.drives.end())
             return fail("the snapshot's machine has no drive {}", change.drive_id);
-        if (change.path_on_host)
-            drive->path_on_host = *change.path_on_host;
-        if (change.overlay_path)
-            drive->overlay_path = change.overlay_path;
-    }
+    for (auto& drive : vm_.drives)
+        snapshot::change_drive(drive, action);
     if (action.overlay_folder) {
         std::vector<std::string> given;
         for (const auto& change : action.drives)
@@ -308,6 +304,13 @@ Result<VmmReply> Monitor::carry_out(const action::EndWorkingSet&) {
     return Done{};
 }
 
+// The load may have to be tried again.
+Result<Fd> Monitor::duplicate_page_faults() const {
+    if (!services_.page_faults)
+        return std::unexpected(services_.page_faults.error());
+    return services_.page_faults->duplicate();
+}
+
 // Says why a directory without a memory file has none.
 Result<> Monitor::check_memory_file(const action::LoadSnapshot& action) {
     if (action.directory.empty() || !action.memory_handler.empty() ||
@@ -345,6 +348,8 @@ Result<> Monitor::load(const action::LoadSnapshot& action) {
     if (!source.state.metadata.empty() && network_.store().document() == nullptr)
         TRY(network_.store().put(source.state.metadata));
     source.working_set = find_working_set(action, id, source.state.memory_bytes);
+    if (jailed() && !action.memory_handler.empty())
+        source.faults = TRY(duplicate_page_faults());
     machine_ = TRY(services_.restore_machine(vm_, std::move(source), next_machine()));
     if (action.record_working_set_ms)
         recording_ = {.path = fmt::format("{}/{}", action.directory, snapshot::working_set_name),
@@ -355,6 +360,7 @@ Result<> Monitor::load(const action::LoadSnapshot& action) {
     lineage_.begin_at(std::move(memory), id,
                       action.directory.empty() ? action.state_path : action.directory,
                       machine_->ram().size() / guest_page);
+    TRY(end_set_up());
     if (action.resume)
         return start_machine();
     return {};
@@ -363,8 +369,6 @@ Result<> Monitor::load(const action::LoadSnapshot& action) {
 Result<VmmReply> Monitor::carry_out(const action::LoadSnapshot& action) {
     if (!services_.restore_machine)
         return fail("this monitor cannot load snapshots");
-    if (jailed())
-        TRY(check_jailed(action));
     if (!vm_.drives.empty() || !vm_.network_interfaces.empty() || vm_.boot_source || vm_.entropy ||
         vm_.vsock || vm_.mmds || vm_.metadata)
         return fail(

@@ -1,11 +1,11 @@
-// launch [--output text|json] [--floor PROGRAM] [--masu-vmm PROGRAM] [N]...: how long a copy of a
-// snapshot takes from the trigger to the guest's first exit and to its first reply over the
-// network, and then to its end, beside the bare ioctls that any monitor must make, measured in
+// launch [--no-jail] [--output text|json] [--floor PROGRAM] [--masu-vmm PROGRAM] [N]...: how long a
+// copy of a snapshot takes from the trigger to the guest's first exit and to its first reply over
+// the network, and then to its end, beside the bare ioctls that any monitor must make, measured in
 // turn. On any /dev/kvm.
 //
 // Levels: "fresh" starts a program at the trigger; "forked" has its process; "loaded" has all but
-// the vCPU's state. Masu's copies have a disk with an overlay and a network interface; the floor's
-// have one memory slot and one vCPU.
+// the vCPU's state. Masu's copies have a disk with an overlay, a network interface and a jail; the
+// floor's have one memory slot and one vCPU.
 #include <unistd.h>
 
 #include <algorithm>
@@ -160,10 +160,10 @@ std::string beside_this_program(const std::string& path) {
 }
 
 int usage() {
-    std::fprintf(
-        stderr,
-        "usage: launch [--output text|json] [--floor PROGRAM] [--masu-vmm PROGRAM] [N]...\n"
-        "N: launches at once, at least 1 (default 1 8 32 100)\n");
+    std::fprintf(stderr,
+                 "usage: launch [--no-jail] [--output text|json] [--floor PROGRAM] [--masu-vmm "
+                 "PROGRAM] [N]...\n"
+                 "N: launches at once, at least 1 (default 1 8 32 100)\n");
     return 2;
 }
 
@@ -175,6 +175,10 @@ int main(int count, char** arguments) {
     for (int i = 1; i < count; ++i) {
         const std::string_view word = arguments[i];
         const std::string_view value = i + 1 < count ? arguments[i + 1] : "";
+        if (word == "--no-jail") {
+            programs.jail.filters = jail::FilterMode::Off;
+            continue;
+        }
         if (word.starts_with("--")) {
             if (word == "--output" && (value == "text" || value == "json"))
                 json = value == "json";

@@ -73,6 +73,7 @@ class PooledSide final : public Side {
             .load = from.load(worker_network_fd),
             .setup = {},
             .monitor_arguments = absolute_milestones,
+            .jail = programs.jail,
             .refill_delay = never};
         pool_ = require(pool::Pool::create(*loop_, *host_, settings, Log(), networks_.maker()));
         pool_->on_end([this](const pool::PooledVm& vm, int) { ended_ = vm.names.id; });
@@ -163,6 +164,11 @@ class FreshSide final : public Side {
         : folder_(from.folder() / "fresh"), count_(count) {
         command_ = {programs.masu_vmm, "--api-fd", "3", "--console", "none"};
         command_.insert(command_.end(), absolute_milestones.begin(), absolute_milestones.end());
+        auto jail = programs.jail;
+        jail.files.read = {from.path()};
+        jail.files.write = {folder_};
+        for (auto& argument : jail::arguments(jail))
+            command_.push_back(std::move(argument));
         const auto load = require(pool::load_template(from.load(worker_network_fd)));
         load_ = pool::load_body(load, true);
     }

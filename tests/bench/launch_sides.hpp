@@ -12,10 +12,11 @@
 
 namespace masu::bench {
 
-// Where the programs lie.
+// Where the programs lie, and how Masu's is run.
 struct Programs {
     std::string floor;
     std::string masu_vmm;
+    jail::Options jail = {};  // of Masu's; the floor has none
 };
 
 // Launches of one level, so many at once. Errors end the benchmark.

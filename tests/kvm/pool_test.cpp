@@ -11,8 +11,10 @@
 #include <fstream>
 #include <set>
 
+#include "base/atomic_file.hpp"
 #include "tests/kvm/clone_template.hpp"
 #include "vmm/pool/fork_server.hpp"
+#include "vmm/unix_listener.hpp"
 
 using namespace masu;
 using namespace masu::test;
@@ -30,14 +32,17 @@ struct Rig {
     CloneNetworks networks;
     std::unique_ptr<Pool> pool;
 
-    explicit Rig(unsigned size, Level level = Level::Loaded) {
+    explicit Rig(unsigned size, Level level = Level::Loaded,
+                 jail::FilterMode filters = jail::FilterMode::Off) {
         auto started = ForkServer::start(*loop, MASU_VMM);
         REQUIRE_MESSAGE(started, started.error().message);
         host = *std::move(started);
         PoolSettings settings{.size = size,
                               .level = level,
                               .folder = from.folder() / "pool",
-                              .load = from.load(first_worker_descriptor)};
+                              .load = from.load(first_worker_descriptor),
+                              .setup = {},
+                              .jail = {.filters = filters}};
         auto made = Pool::create(*loop, *host, settings, Log(), networks.maker());
         REQUIRE_MESSAGE(made, made.error().message);
         pool = *std::move(made);
@@ -79,6 +84,23 @@ bool is_running(pid_t pid) {
     std::getline(file, text);
     const auto end = text.rfind(')');
     return end != std::string::npos && text.size() > end + 2 && text[end + 2] != 'Z';
+}
+
+// By the kernel's account of each thread. One that has not run yet has what its maker had.
+bool is_confined(pid_t pid) {
+    std::error_code error;
+    std::size_t threads = 0;
+    for (const auto& thread :
+         std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid), error)) {
+        const auto status = read_file(thread.path() / "status", 65536).value_or("");
+        for (const auto* line :
+             {"\nSeccomp:\t2\n", "\nNoNewPrivs:\t1\n", "\nCapEff:\t0000000000000000\n",
+              "\nCapPrm:\t0000000000000000\n", "\nCapBnd:\t0000000000000000\n"})
+            if (!status.contains(line))
+                return false;
+        ++threads;
+    }
+    return threads >= 2;  // a loop and a vCPU
 }
 
 std::size_t open_descriptors() {
@@ -144,6 +166,58 @@ TEST_CASE("workers that are only forked load at the launch") {
     for (const auto& vm : rig.launch(4))
         ids.insert(rig.reply_of(vm));
     CHECK(ids.size() == 4);
+}
+
+TEST_CASE("a pool's monitors are in their jail before they are wanted, and answer from there") {
+    for (const auto level : {Level::Loaded, Level::Forked}) {
+        CAPTURE(static_cast<int>(level));
+        Rig rig(2, level, jail::FilterMode::Enforce);
+        REQUIRE(rig.turn_until([&] { return rig.pool->counts().ready == 2; }));
+        if (level == Level::Loaded)
+            for (const auto& vm : rig.pool->vms())
+                CHECK(rig.turn_until([&] { return is_confined(vm.pid); }));
+        int status = -1;
+        rig.pool->on_end([&](const PooledVm&, int how) { status = how; });
+        std::set<GenerationId> ids;
+        for (const auto& vm : rig.launch(4)) {
+            ids.insert(rig.reply_of(vm));
+            CHECK(rig.turn_until([&] { return is_confined(vm.pid); }));
+            CHECK(std::filesystem::exists(vm.names.folder + "/disk.overlay"));
+            status = -1;
+            REQUIRE(rig.pool->end_vm(vm.names.id));
+            REQUIRE(rig.turn_until([&] { return status != -1; }));
+            CHECK(status == 0);  // of its own accord, and not by a filter
+            CHECK_FALSE(std::filesystem::exists(vm.names.folder));
+        }
+        CHECK(ids.size() == 4);
+        CHECK(rig.pool->counts().lost == 0);
+    }
+}
+
+TEST_CASE("a jailed VM of a pool does not reach another's folder") {
+    Rig rig(2, Level::Loaded, jail::FilterMode::Enforce);
+    const auto vms = rig.launch(2);
+    auto channel = *RequestChannel::create(*rig.loop, *connect_unix_now(vms[0].api_socket()),
+                                           [](const std::string&) {});
+    const auto ask = [&](const Request& request) {
+        std::optional<Reply> reply;
+        REQUIRE(channel->ask(request, [&](Reply answer) { reply = std::move(answer); }));
+        REQUIRE(rig.turn_until([&] { return reply.has_value(); }));
+        return *reply;
+    };
+    const auto save_to = [&](const PooledVm& vm) {
+        return ask({.method = "PUT",
+                    .path = "/snapshot/create",
+                    .body = fmt::format(R"({{"directory": "{}/saved"}})", vm.names.folder)});
+    };
+    REQUIRE(ask({"PATCH", "/vm", R"({"state": "Paused"})"}).status == 204);
+    CHECK(save_to(vms[0]).status == 204);
+    if (jail::landlock_abi() == 0)
+        return;
+    const auto refused = save_to(vms[1]);
+    CHECK(refused.status == 400);
+    CHECK(refused.body.contains("the jail is why"));
+    CHECK_FALSE(std::filesystem::exists(vms[1].names.folder + "/saved"));
 }
 
 TEST_CASE("VMs do not outlive the process that forked them, nor their owner") {

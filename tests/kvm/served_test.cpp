@@ -298,7 +298,8 @@ TEST_CASE("where no process may handle page faults, clones share memory that is 
         CHECK(backend->field.at("backend_type") == "File");
         auto source = source_of(saved.path);
         source.memory_path = backend->field.at("backend_path").as_string();
-        clones.push_back(std::make_unique<SnapshotMachine>(saved.files.config(), source));
+        clones.push_back(
+            std::make_unique<SnapshotMachine>(saved.files.config(), std::move(source)));
         backends.push_back(*std::move(backend));
     }
     for (auto& clone : clones)

@@ -24,6 +24,7 @@ enum Name : int {
     Id,
     Jail,
     JailRead,
+    JailSocket,
     JailWrite,
     Level,
     LogPath,
@@ -39,7 +40,7 @@ enum Name : int {
     VersionOption,
 };
 
-constexpr std::array<option, 26> known{{
+constexpr std::array<option, 27> known{{
     {"api-fd", required_argument, nullptr, ApiFd},
     {"api-sock", required_argument, nullptr, ApiSocket},
     {"boot-timer", no_argument, nullptr, Boot},
@@ -53,6 +54,7 @@ constexpr std::array<option, 26> known{{
     {"id", required_argument, nullptr, Id},
     {"jail", no_argument, nullptr, Jail},
     {"jail-read", required_argument, nullptr, JailRead},
+    {"jail-socket", required_argument, nullptr, JailSocket},
     {"jail-write", required_argument, nullptr, JailWrite},
     {"level", required_argument, nullptr, Level},
     {"log-path", required_argument, nullptr, LogPath},
@@ -121,6 +123,9 @@ Result<> set_option(Options& options, int name, const char* value) {
         case JailRead:
             options.jail.files.read.emplace_back(value);
             return {};
+        case JailSocket:
+            options.jail.files.sockets.emplace_back(value);
+            return {};
         case JailWrite:
             options.jail.files.write.emplace_back(value);
             return {};
@@ -173,18 +178,19 @@ Result<> set_option(Options& options, int name, const char* value) {
     }
 }
 
-// The monitors of a pool are forked from one that runs already, and have an owner on --api-fd.
+// The process that forks a pool's monitors does what it is told, and so do they: each has its own.
 Result<> settle_jail(Options& options) {
     options.jail.filters = jail::FilterMode::Off;
     if (!options.jailed) {
         if (options.jail.files.given() || options.seccomp)
-            return fail("--jail-read, --jail-write and --seccomp need --jail");
+            return fail("--jail-read, --jail-write, --jail-socket and --seccomp need --jail");
         return {};
     }
-    if (options.pool_socket || options.fork_server_fd || options.api_fd)
+    if (options.fork_server_fd)
         return fail(
-            "--jail cannot be combined with --pool-sock, --fork-server-fd and --api-fd yet: a "
-            "pool's monitors run without a jail");
+            "--jail does not go with --fork-server-fd: each monitor is told of its own jail when "
+            "it "
+            "is forked");
     options.jail.filters = options.seccomp.value_or(jail::FilterMode::Enforce);
     return {};
 }
@@ -233,7 +239,7 @@ std::string help_text() {
 
 Usage: masu-vmm --api-sock PATH [--config-file FILE] [OPTION]...
        masu-vmm --no-api --config-file FILE [OPTION]...
-       masu-vmm --pool-sock PATH [--log-path FILE] [--level LEVEL] [--ready-fd N]
+       masu-vmm --pool-sock PATH [--log-path FILE] [--level LEVEL] [--ready-fd N] [--jail...]
 
 Control
   --api-sock PATH        serve HTTP/JSON on a Unix socket at PATH (mode 0600)
@@ -260,13 +266,14 @@ Console
                          socket at PATH that any number of clients may attach to
   --console-log FILE     also append serial output to FILE; at 10 MiB it moves to FILE.1
 Jail (docs/jail.md)
-  --jail                 confine this process before a client or a guest says anything; what is
-                         not proven in the jail yet is refused then: vsock, page fault handlers,
-                         TAPs that are not there, pools, --api-fd
+  --jail                 confine this process before a client or a guest says anything; with
+                         --pool-sock, each VM of the pool before its snapshot is loaded
   --jail-read PATH       let it read PATH, a file or a folder with all below it. Once this or
   --jail-write PATH      (read, change, make, delete) is given, other files are out of reach, but
                          for those named by other options here and their folders. Repeat for more.
-                         Without any: every file of this user's, /usr, /etc and the like read-only
+                         Without any: every file of this user's, /usr, /etc and the like read-only.
+                         The VMs of a pool: these, their own folder, the snapshot, its disks
+  --jail-socket PATH     let it make a Unix socket at PATH, as a vsock's is
   --seccomp kill|log     what a system call that is not allowed does: kill the monitor (default),
                          or only go to the kernel's log, to find out what is missing
 Observing

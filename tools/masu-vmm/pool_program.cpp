@@ -39,7 +39,7 @@ Result<> run(const Options& options) {
                    : Log::to_stderr(options.level.value_or(LogLevel::Warn));
     const auto loop = TRY(EventLoop::create());
     const auto host = TRY(pool::ForkServer::start(*loop, own_program));
-    pool::PoolApi pool(*loop, *host, log, [&loop] { loop->stop(); });
+    pool::PoolApi pool(*loop, *host, log, [&loop] { loop->stop(); }, options.jail);
     api::HttpLimits limits;
     limits.body = options.max_payload;
     limits.connections = max_clients;

@@ -14,6 +14,7 @@
 #include "base/atomic_file.hpp"
 #include "vmm/api/config_file.hpp"
 #include "vmm/api/json_writer.hpp"
+#include "vmm/snapshot/served_memory.hpp"
 #include "vmm/version.hpp"
 
 namespace masu {
@@ -120,6 +121,7 @@ Result<> Program::enter_jail() {
     auto options = options_.jail;
     if (options.files.given())
         add_own_files(options_, options.files);
+    page_faults_ = snapshot::open_userfaultfd();
     auto jail = jail::enter(options);
     if (!jail)
         return in_context("jail", std::move(jail).error());
@@ -161,6 +163,7 @@ Result<> Program::set_up_monitor() {
             .restore_machine = restorer_,
             .filters = options_.jail.filters,
             .walls = jail_.walls,
+            .page_faults = std::move(page_faults_),
             .ended =
                 [this](const MonitorExit& exit) {
                     exit_ = exit;

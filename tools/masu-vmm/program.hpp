@@ -50,6 +50,7 @@ class Program {
     BootTimer boot_timer_;
     Log log_;
     jail::Jail jail_;
+    Result<Fd> page_faults_ = Fd();  // until the monitor has it
     std::optional<MonitorExit> exit_;
     bool boot_timer_printed_ = false;
     // Destroyed from the bottom: clients and guest before the loop they run on.

@@ -14,10 +14,9 @@
 namespace masu::cli {
 
 void add_jail_options(CLI::App& command, JailOptions& options) {
-    auto* jail = command.add_flag(
-        "--jail", options.on,
-        "Confine the monitor to the system calls and files that this VM needs; refuses what is "
-        "not proven in there yet, such as --vsock and compressed snapshots");
+    auto* jail =
+        command.add_flag("--jail", options.on,
+                         "Confine the monitor to the system calls and files that this VM needs");
     command
         .add_option("--jail-read", options.read,
                     "A file or folder that the monitor may read, beyond what the VM is made of. "
@@ -35,9 +34,7 @@ void add_jail_options(CLI::App& command, JailOptions& options) {
         ->take_all();
 }
 
-Result<> set_jail(const JailOptions& options, VmRecord& record) {
-    if (options.on && record.vsock)
-        return fail("a VM with a vsock cannot run with --jail yet: do without one of them");
+void set_jail(const JailOptions& options, VmRecord& record) {
     record.jail = options.on;
     record.jail_read.clear();
     record.jail_write.clear();
@@ -45,7 +42,6 @@ Result<> set_jail(const JailOptions& options, VmRecord& record) {
         record.jail_read.push_back(absolute_path(path));
     for (const auto& path : options.write)
         record.jail_write.push_back(absolute_path(path));
-    return {};
 }
 
 CLI::Option* add_choice(CLI::App& command, const std::string& names, std::string& value,

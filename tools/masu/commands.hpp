@@ -62,8 +62,7 @@ struct JailOptions {
     std::vector<std::string> write;
 };
 void add_jail_options(CLI::App& command, JailOptions& options);
-// Takes them into the record of a VM whose devices are known; refuses what a jailed monitor would.
-[[nodiscard]] Result<> set_jail(const JailOptions& options, VmRecord& record);
+void set_jail(const JailOptions& options, VmRecord& record);
 
 // Where this user's state lies, and the store in it; short cuts for commands.
 [[nodiscard]] Result<Places> find_own_places();

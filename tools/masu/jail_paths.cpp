@@ -24,6 +24,8 @@ jail::FileRules jail_paths(const VmRecord& record, const VmFolder& folder) {
         const bool there = ::access(disk.overlay->c_str(), F_OK) == 0;
         rules.write.push_back(there ? *disk.overlay : folder_of(*disk.overlay));
     }
+    if (record.vsock && folder_of(record.vsock->path) != record.socket_folder + "/")
+        rules.sockets.push_back(record.vsock->path);
     return rules;
 }
 

@@ -21,6 +21,7 @@
 #include "tools/masu/host_file.hpp"
 #include "tools/masu/jail_paths.hpp"
 #include "tools/masu/unix_socket.hpp"
+#include "vmm/jail/jail.hpp"
 
 #ifndef MASU_LIBEXEC_TO_BIN
 #error "the build says where libexec lies, seen from the folder of programs"
@@ -51,14 +52,6 @@ Result<Fd> open_pidfd(pid_t pid) {
     if (!fd)
         return fail_errno(errno, "cannot open process {}", pid);
     return fd;
-}
-
-void append_jail(std::vector<std::string>& arguments, const jail::FileRules& rules) {
-    arguments.emplace_back("--jail");
-    for (const auto& path : rules.read)
-        arguments.insert(arguments.end(), {"--jail-read", path});
-    for (const auto& path : rules.write)
-        arguments.insert(arguments.end(), {"--jail-write", path});
 }
 
 std::vector<std::string> arguments_for(const VmRecord& record, const VmFolder& folder,
@@ -94,7 +87,8 @@ std::vector<std::string> arguments_for(const VmRecord& record, const VmFolder& f
     if (record.boot_timer)
         arguments.emplace_back("--boot-timer");
     if (record.jail)
-        append_jail(arguments, jail_paths(record, folder));
+        for (auto& argument : jail::arguments({.files = jail_paths(record, folder)}))
+            arguments.push_back(std::move(argument));
     return arguments;
 }
 

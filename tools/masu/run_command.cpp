@@ -172,7 +172,7 @@ Result<VmRecord> make_record(const RunOptions& options, const Places& places, Fd
         record.vsock = TRY(parse_vsock_option(options.vsock));
     record.transport = options.transport;
     record.reboot = !options.no_reboot;
-    TRY(set_jail(options.jail, record));
+    set_jail(options.jail, record);
     record.remove = options.remove;
     record.boot_timer = options.boot_timer;
     record.stop_timeout = options.stop_timeout;

@@ -144,7 +144,7 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoredMem
     record.pid = 0;
     record.snapshot = snapshot.name;
     record.remove = options.remove;
-    TRY(set_jail(options.jail, record));
+    set_jail(options.jail, record);
     if (record.jail)
         (options.record_working_set > 0 ? record.jail_write : record.jail_read)
             .push_back(snapshot.path);
@@ -192,21 +192,10 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoredMem
     return restored;
 }
 
-Result<> check_jailed(const RestoreOptions& options, const Snapshot& snapshot) {
-    if (options.jail.on && snapshot.memory_file != MemoryFile::Plain)
-        return fail(
-            "the memory of {} is compressed, and a VM that gets it from a page server cannot run "
-            "with --jail yet: unpack it first, with `masu snapshot decompress {}`, or do without "
-            "--jail",
-            snapshot.name, snapshot.name);
-    return {};
-}
-
 Result<int> restore(const RestoreOptions& options) {
     const auto snapshots = TRY(open_snapshot_store());
     auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
-    TRY(check_jailed(options, snapshot));
     const auto memory = TRY(choose_memory(snapshot));
     auto store = TRY(open_store());
     const auto book = TRY(GroupStore(store.places().state).read());
@@ -251,7 +240,6 @@ Result<int> clone(RestoreOptions options) {
     auto store = TRY(open_store());
     const auto book = TRY(GroupStore(store.places().state).read());
     TRY(check_networks(snapshot, options, book));
-    TRY(check_jailed(options, snapshot));
     const auto memory = TRY(choose_memory(snapshot));
     if (options.count > 1 && !options.vsock_path.empty() && !options.vsock_path.contains("{n}"))
         return fail(

@@ -3,9 +3,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "vmm/jail/filter_rules.hpp"
@@ -71,12 +74,12 @@ class Filter {
     scmp_filter_ctx context_;
 };
 
-void print(ThreadKind kind, FilterMode mode, const char* name) {
+void print(ThreadKind kind, FilterMode mode, const std::string& name) {
     Filter filter(mode);
     filter.arrange(kind);
     for (const auto& rule : rules_for(kind))
         filter.add(rule);
-    std::printf("constexpr sock_filter %s[] = {\n", name);
+    std::printf("constexpr sock_filter %s[] = {\n", name.c_str());
     for (const auto& [code, jt, jf, k] : filter.program())
         std::printf("{0x%x,%u,%u,0x%xU},\n", code, jt, jf, k);
     std::printf("};\n");
@@ -86,14 +89,15 @@ void print(ThreadKind kind, FilterMode mode, const char* name) {
 
 int main() {
     try {
-        print(ThreadKind::Loop, FilterMode::Enforce, "enforce_loop");
-        print(ThreadKind::Vcpu, FilterMode::Enforce, "enforce_vcpu");
-        print(ThreadKind::Copy, FilterMode::Enforce, "enforce_copy");
-        print(ThreadKind::Populate, FilterMode::Enforce, "enforce_populate");
-        print(ThreadKind::Loop, FilterMode::Log, "log_loop");
-        print(ThreadKind::Vcpu, FilterMode::Log, "log_vcpu");
-        print(ThreadKind::Copy, FilterMode::Log, "log_copy");
-        print(ThreadKind::Populate, FilterMode::Log, "log_populate");
+        for (const auto& [kind, name] :
+             std::to_array<std::pair<ThreadKind, std::string>>({{ThreadKind::Loop, "loop"},
+                                                                {ThreadKind::Vcpu, "vcpu"},
+                                                                {ThreadKind::Copy, "copy"},
+                                                                {ThreadKind::Populate, "populate"},
+                                                                {ThreadKind::Watch, "watch"}})) {
+            print(kind, FilterMode::Enforce, "enforce_" + name);
+            print(kind, FilterMode::Log, "log_" + name);
+        }
     } catch (const Failed& failed) {
         std::fprintf(stderr, "compile-filters: %s: %s\n", failed.what, std::strerror(failed.error));
         return 1;

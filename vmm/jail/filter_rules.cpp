@@ -9,6 +9,7 @@
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -197,6 +198,8 @@ void allow_loop(Rules& rules) {
                  SYS_eventfd2, SYS_timerfd_create, SYS_timerfd_gettime, SYS_signalfd4, SYS_pipe2,
                  SYS_memfd_create, SYS_io_uring_setup, SYS_io_uring_register, SYS_mincore});
     rules.ioctls({TUNSETIFF, TUNGETIFF, TUNGETFEATURES, TUNSETVNETHDRSZ, FIONREAD});
+    // Of a userfaultfd that was made before the jail: no thread can make one.
+    rules.ioctls({UFFDIO_REGISTER});
 }
 
 void allow_copy(Rules& rules) {
@@ -205,6 +208,14 @@ void allow_copy(Rules& rules) {
     rules.allow({SYS_pread64, SYS_pwrite64, SYS_preadv, SYS_pwritev, SYS_fdatasync, SYS_fsync,
                  SYS_fallocate});
     rules.ioctls({KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG});
+}
+
+// Its last act is the exit file.
+void allow_watch(Rules& rules) {
+    allow_common(rules);
+    allow_files(rules);
+    rules.allow({SYS_poll, SYS_ppoll, SYS_recvfrom, SYS_pread64, SYS_mincore, SYS_fsync});
+    rules.ioctls({UFFDIO_UNREGISTER});
 }
 
 }  // namespace
@@ -224,6 +235,9 @@ std::vector<Rule> rules_for(ThreadKind kind) {
         case ThreadKind::Populate:
             allow_common(rules);
             open_nothing(rules);
+            break;
+        case ThreadKind::Watch:
+            allow_watch(rules);
             break;
     }
     return rules.take();

@@ -40,6 +40,21 @@ Result<> fix_descriptor_limit() {
 
 }  // namespace
 
+std::vector<std::string> arguments(const Options& options) {
+    if (options.filters == FilterMode::Off)
+        return {};
+    std::vector<std::string> words{"--jail"};
+    if (options.filters == FilterMode::Log)
+        words.insert(words.end(), {"--seccomp", "log"});
+    for (const auto& path : options.files.read)
+        words.insert(words.end(), {"--jail-read", path});
+    for (const auto& path : options.files.write)
+        words.insert(words.end(), {"--jail-write", path});
+    for (const auto& path : options.files.sockets)
+        words.insert(words.end(), {"--jail-socket", path});
+    return words;
+}
+
 Result<Jail> enter(const Options& options) {
     if (options.filters == FilterMode::Off)
         return Jail{};
@@ -60,11 +75,12 @@ Result<Jail> enter(const Options& options) {
     return jail;
 }
 
-// A vCPU's thread may have been made while the loop still had the set-up's capabilities.
+// All but a snapshot's writer may have been made while the loop still had the set-up's
+// capabilities.
 Result<> enter_thread(ThreadKind kind, FilterMode mode) {
     if (mode == FilterMode::Off)
         return {};
-    if (kind == ThreadKind::Vcpu || kind == ThreadKind::Populate)
+    if (kind != ThreadKind::Copy)
         TRY(keep_capabilities(0));
     return enter_filter(kind, mode);
 }

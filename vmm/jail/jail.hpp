@@ -18,6 +18,9 @@ struct Options {
     FileRules files = {};                      // none: see confine_files()
 };
 
+// The options of masu-vmm that ask for such a jail.
+[[nodiscard]] std::vector<std::string> arguments(const Options& options);
+
 // What confines the process, a word or two each, for a person: "seccomp", "no-new-privileges", ...
 using Walls = std::vector<std::string>;
 

@@ -14,6 +14,8 @@
 #include <memory>
 #include <string_view>
 
+#include "base/atomic_file.hpp"
+
 namespace masu::jail {
 namespace {
 
@@ -35,6 +37,8 @@ constexpr std::uint64_t make_and_remove =
     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR;
 constexpr std::uint64_t write_access =
     read_access | LANDLOCK_ACCESS_FS_WRITE_FILE | truncate_file | make_and_remove | ioctl_device;
+constexpr std::uint64_t make_sockets =
+    LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_REMOVE_FILE;
 // Of these a rule for what is no folder may speak.
 constexpr std::uint64_t file_access =
     LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | truncate_file | ioctl_device;
@@ -46,12 +50,6 @@ constexpr std::uint64_t never = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_
 // The operating system's own, at the root of the file system.
 constexpr std::array<std::string_view, 9> system_folders{"bin",   "boot",   "etc",  "lib", "lib32",
                                                          "lib64", "libx32", "sbin", "usr"};
-
-int kernel_abi() noexcept {
-    const auto abi =
-        ::syscall(SYS_landlock_create_ruleset, nullptr, 0U, LANDLOCK_CREATE_RULESET_VERSION);
-    return abi > 0 ? static_cast<int>(abi) : 0;
-}
 
 std::uint64_t known_to(int abi) noexcept {
     auto access = write_access | never;
@@ -142,8 +140,14 @@ Result<> allow_like_any_program(const Ruleset& ruleset) {
 
 }  // namespace
 
+int landlock_abi() noexcept {
+    const auto abi =
+        ::syscall(SYS_landlock_create_ruleset, nullptr, 0U, LANDLOCK_CREATE_RULESET_VERSION);
+    return abi > 0 ? static_cast<int>(abi) : 0;
+}
+
 Result<FileView> confine_files(const FileRules& rules) {
-    FileView view{.abi = kernel_abi(), .own_process = {}};
+    FileView view{.abi = landlock_abi(), .own_process = {}};
     if (view.abi == 0)
         return view;
     const auto ruleset = TRY(Ruleset::create(view.abi));
@@ -158,6 +162,8 @@ Result<FileView> confine_files(const FileRules& rules) {
             TRY(ruleset.allow(path, read_access));
         for (const auto& path : rules.write)
             TRY(ruleset.allow(path, write_access));
+        for (const auto& path : rules.sockets)
+            TRY(ruleset.allow(folder_of(path), make_sockets));
     } else {
         TRY(allow_like_any_program(ruleset));
     }

@@ -13,8 +13,13 @@ namespace masu::jail {
 struct FileRules {
     std::vector<std::string> read;
     std::vector<std::string> write;  // to read, change, make and delete
+    // Where a Unix socket is made: its folder, in which nothing is read or changed, though whatever
+    // this user may delete there can be deleted.
+    std::vector<std::string> sockets = {};
 
-    [[nodiscard]] bool given() const noexcept { return !read.empty() || !write.empty(); }
+    [[nodiscard]] bool given() const noexcept {
+        return !read.empty() || !write.empty() || !sockets.empty();
+    }
 };
 
 struct FileView {
@@ -22,6 +27,9 @@ struct FileView {
     // Keeps /proc/self the folder that the rules name.
     Fd own_process;
 };
+
+// Of the kernel's Landlock; 0: it has none.
+[[nodiscard]] int landlock_abi() noexcept;
 
 // Confines the calling thread, and the threads it makes later, to `rules`, the devices a monitor
 // opens, and what /proc tells of this very process. Nothing may be executed, no device node made,

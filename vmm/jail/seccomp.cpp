@@ -25,9 +25,11 @@ std::span<const sock_filter> program_for(ThreadKind kind, FilterMode mode) {
         case ThreadKind::Copy:
             return log ? std::span<const sock_filter>(log_copy) : enforce_copy;
         case ThreadKind::Populate:
+            return log ? std::span<const sock_filter>(log_populate) : enforce_populate;
+        case ThreadKind::Watch:
             break;
     }
-    return log ? std::span<const sock_filter>(log_populate) : enforce_populate;
+    return log ? std::span<const sock_filter>(log_watch) : enforce_watch;
 }
 
 }  // namespace

@@ -10,8 +10,9 @@ enum class ThreadKind : std::uint8_t {
     Vcpu,      // KVM_RUN, and what a guest's access to a register sets off
     Copy,      // writes a snapshot's files
     Populate,  // brings the working set in
+    Watch,     // hears of the end of whoever serves guest memory, and tells of it
 };
-inline constexpr unsigned thread_kinds = 4;
+inline constexpr unsigned thread_kinds = 5;
 
 // What a call that a filter does not allow meets.
 enum class FilterMode : std::uint8_t {

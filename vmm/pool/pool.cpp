@@ -11,8 +11,11 @@
 #include <array>
 #include <csignal>
 #include <filesystem>
+#include <iterator>
 
+#include "vmm/api/bodies.hpp"
 #include "vmm/api/json_reader.hpp"
+#include "vmm/snapshot/loaded_files.hpp"
 
 namespace masu::pool {
 namespace {
@@ -148,10 +151,7 @@ Result<> Pool::begin_worker() {
         return fail_errno(errno, "cannot make the folder {}", names.folder);
     numbers_.insert(names.number);
     auto& placed = *workers_.emplace(key, std::move(worker)).first->second;
-    auto descriptors = make_channel(placed);
-    auto begun = descriptors ? host_.start(key, arguments_for(placed.vm), *descriptors)
-                             : Result<>(std::unexpected(std::move(descriptors).error()));
-    if (!begun) {
+    if (auto begun = start_worker(placed); !begun) {
         forget(key);
         return begun;
     }
@@ -163,6 +163,36 @@ Result<> Pool::begin_worker() {
     }
     ask_next(key);
     return {};
+}
+
+Result<> Pool::start_worker(Worker& worker) {
+    auto arguments = arguments_for(worker.vm);
+    for (auto& argument : jail::arguments(TRY(jail_for(worker.vm))))
+        arguments.push_back(std::move(argument));
+    const auto descriptors = TRY(make_channel(worker));
+    return host_.start(worker.key, arguments, descriptors);
+}
+
+// Each VM's own folder, and not the others'; the snapshot and the files that its load makes it
+// open.
+Result<jail::Options> Pool::jail_for(const PooledVm& vm) {
+    auto jail = settings_.jail;
+    if (jail.filters == jail::FilterMode::Off)
+        return jail;
+    auto body = TRY(api::JsonObject::parse(with_names(settings_.load, vm.names), "load"));
+    const auto load = TRY(api::read_snapshot_load(body));
+    if (!saved_config_ || saved_config_->state_path != load.state_path)
+        saved_config_ = {.state_path = load.state_path,
+                         .settings = TRY(snapshot::saved_config(load.state_path))};
+    auto files = TRY(snapshot::loaded_files(saved_config_->settings, load));
+    const auto add = [](std::vector<std::string>& to, std::vector<std::string>& from) {
+        std::ranges::move(from, std::back_inserter(to));
+    };
+    add(jail.files.read, files.read);
+    add(jail.files.write, files.write);
+    add(jail.files.sockets, files.sockets);
+    jail.files.write.push_back(vm.names.folder);
+    return jail;
 }
 
 // The worker's end is its descriptor 3; those after it are the caller's.
@@ -317,6 +347,7 @@ void Pool::end_worker(Worker& worker, std::string reason) {
 // What keeps one from being made keeps the next, more often than not.
 void Pool::note_failure(const std::string& reason) {
     last_error_ = reason;
+    saved_config_.reset();  // what is there at the next try counts
     log_.warn("no VM could be made ready", {kv("reason", reason)});
     refill_timer_->arm(first_retry << std::min(failures_in_a_row_, most_doublings));
     ++failures_in_a_row_;

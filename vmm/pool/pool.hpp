@@ -15,6 +15,7 @@
 #include "base/result.hpp"
 #include "vmm/pool/fork_server.hpp"
 #include "vmm/pool/settings.hpp"
+#include "vmm/vmm_action.hpp"
 
 namespace masu::pool {
 
@@ -108,8 +109,10 @@ class Pool {
     void refill_soon();
     [[nodiscard]] bool may_prepare() const;
     [[nodiscard]] Result<> begin_worker();
+    [[nodiscard]] Result<> start_worker(Worker& worker);
     [[nodiscard]] Result<std::vector<Fd>> make_channel(Worker& worker);
     [[nodiscard]] std::vector<std::string> arguments_for(const PooledVm& vm) const;
+    [[nodiscard]] Result<jail::Options> jail_for(const PooledVm& vm);
     void ask_next(std::uint64_t key);
     void settle(Worker& worker);
     void assign(Worker& worker, Launch launch);
@@ -131,6 +134,12 @@ class Pool {
     std::function<void()> all_ended_;  // set: no launches, no refill
     std::optional<std::string> lost_;  // the host is of no more use
     Fd folder_lock_;
+    // Read once, so that a worker costs the loop little. Read again after a failure.
+    struct SavedConfig {
+        std::string state_path;
+        std::vector<VmmAction> settings;
+    };
+    std::optional<SavedConfig> saved_config_;
     std::uint64_t next_key_ = 1;
     std::map<std::uint64_t, std::unique_ptr<Worker>> workers_;  // the oldest first
     std::set<unsigned> numbers_;

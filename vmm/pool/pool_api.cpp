@@ -103,6 +103,7 @@ Result<> PoolApi::create(std::string_view body) {
     if (pool_)
         return fail("there is a pool already; a process has one: DELETE /pool ends both");
     auto settings = TRY(read_settings(body));
+    settings.jail = jail_;
     pool_ = TRY(Pool::create(loop_, host_, std::move(settings), log_));
     return {};
 }

@@ -15,9 +15,14 @@ namespace masu::pool {
 // GET /pool, PUT /pool, PUT /pool/launch, DELETE /pool/vms/ID and DELETE /pool. Loop thread.
 class PoolApi {
   public:
-    // `ended` is called when DELETE /pool has ended everything.
-    PoolApi(EventLoop& loop, WorkerHost& host, Log log, std::function<void()> ended)
-        : loop_(loop), host_(host), log_(std::move(log)), ended_(std::move(ended)) {}
+    // `ended` is called when DELETE /pool has ended everything. `jail` is PoolSettings::jail.
+    PoolApi(EventLoop& loop, WorkerHost& host, Log log, std::function<void()> ended,
+            jail::Options jail = {.filters = jail::FilterMode::Off})
+        : loop_(loop),
+          host_(host),
+          log_(std::move(log)),
+          ended_(std::move(ended)),
+          jail_(std::move(jail)) {}
 
     void handle(const api::HttpRequest& request, const api::HttpAnswer& answer);
     // As DELETE /pool. `ended` is called at once where there is no pool.
@@ -32,6 +37,7 @@ class PoolApi {
     WorkerHost& host_;
     Log log_;
     std::function<void()> ended_;
+    jail::Options jail_;
     std::unique_ptr<Pool> pool_;
 };
 

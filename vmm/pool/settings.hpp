@@ -8,6 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/result.hpp"
+#include "vmm/jail/jail.hpp"
 #include "vmm/pool/request_channel.hpp"
 
 namespace masu::pool {
@@ -32,6 +33,9 @@ struct PoolSettings {
     // Asked of each VM's control socket between the load and the moment it counts as ready.
     std::vector<Request> setup;
     std::vector<std::string> monitor_arguments = {};  // more of masu-vmm's, for each
+    // Of each monitor, which enters it before it loads. Its own folder and what `load` makes it
+    // open need not be among the files.
+    jail::Options jail = {.filters = jail::FilterMode::Off};
     // Workers are made anew this long after a launch, so that the guests come first.
     Nanoseconds refill_delay = 10'000'000;
 };

@@ -105,4 +105,15 @@ Result<std::vector<std::string>> change_config(std::vector<VmmAction>& config,
     return readdressed;
 }
 
+bool change_drive(DriveConfig& drive, const action::LoadSnapshot& load) {
+    const auto change =
+        std::ranges::find(load.drives, drive.drive_id, &action::LoadSnapshot::Drive::drive_id);
+    if (change == load.drives.end())
+        return false;
+    drive.path_on_host = change->path_on_host.value_or(drive.path_on_host);
+    if (change->overlay_path)
+        drive.overlay_path = change->overlay_path;
+    return true;
+}
+
 }  // namespace masu::snapshot

@@ -14,4 +14,7 @@ namespace masu::snapshot {
 [[nodiscard]] Result<std::vector<std::string>> change_config(std::vector<VmmAction>& config,
                                                              const action::LoadSnapshot& load);
 
+// Gives a drive the paths that `load` has for it. Returns whether it has any.
+bool change_drive(DriveConfig& drive, const action::LoadSnapshot& load);
+
 }  // namespace masu::snapshot

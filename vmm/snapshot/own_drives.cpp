@@ -8,17 +8,29 @@
 #include "vmm/snapshot/copy_file.hpp"
 
 namespace masu::snapshot {
+namespace {
+
+// Less what it is.
+std::string saved_drive(const std::string& directory, const DriveConfig& drive) {
+    return fmt::format("{}/disk-{}.", directory, drive.drive_id);
+}
+
+}  // namespace
+
+bool saved_as_overlay(const std::string& directory, const DriveConfig& drive) {
+    return ::access((saved_drive(directory, drive) + "overlay").c_str(), F_OK) == 0;
+}
 
 Result<> own_drives(std::vector<DriveConfig>& drives, const std::string& directory,
                     const std::string& folder, const std::vector<std::string>& except) {
     for (auto& drive : drives) {
         if (drive.is_read_only || std::ranges::find(except, drive.drive_id) != except.end())
             continue;
-        const auto saved = fmt::format("{}/disk-{}.", directory, drive.drive_id);
+        const auto saved = saved_drive(directory, drive);
         const auto overlay = fmt::format("{}/{}.overlay", folder, drive.drive_id);
         if (::access(overlay.c_str(), F_OK) == 0)
             return fail("{} is there already; each VM needs a folder of its own", overlay);
-        if (::access((saved + "overlay").c_str(), F_OK) == 0) {
+        if (saved_as_overlay(directory, drive)) {
             std::ignore = TRY(copy_file(saved + "overlay", overlay, Sync::Later));
         } else if (::access((saved + "raw").c_str(), F_OK) == 0) {
             drive.path_on_host = saved + "raw";

@@ -17,4 +17,8 @@ namespace masu::snapshot {
                                   const std::string& folder,
                                   const std::vector<std::string>& except);
 
+// Whether the snapshot in `directory` holds what this drive wrote over the file it lies over, and
+// not the disk as a whole.
+[[nodiscard]] bool saved_as_overlay(const std::string& directory, const DriveConfig& drive);
+
 }  // namespace masu::snapshot

@@ -17,6 +17,7 @@
 
 #include "base/passed_descriptors.hpp"
 #include "vmm/api/json_writer.hpp"
+#include "vmm/jail/jail.hpp"
 #include "vmm/snapshot/memory_file.hpp"
 
 namespace masu::snapshot {
@@ -25,13 +26,13 @@ namespace {
 
 constexpr time_t send_seconds = 10;
 
-Result<> begin_session(const Fd& faults) {
+Result<Fd> begin_session(Fd faults) {
     uffdio_api api{.api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE, .ioctls = 0};
     if (::ioctl(faults.get(), UFFDIO_API, &api) < 0)
         return fail_errno(errno,
                           "the host's kernel does not tell a handler of memory that is given back "
                           "(UFFD_FEATURE_EVENT_REMOVE)");
-    return {};
+    return faults;
 }
 
 Result<> register_memory(const Fd& faults, std::span<const std::byte> bytes) {
@@ -102,11 +103,11 @@ Result<Fd> open_userfaultfd() {
     const Fd device(::open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
     if (device)
         if (Fd faults(::ioctl(device.get(), USERFAULTFD_IOC_NEW, flags)); faults)
-            return faults;
+            return begin_session(std::move(faults));
 #endif
     Fd faults(static_cast<int>(::syscall(SYS_userfaultfd, flags)));
     if (faults)
-        return faults;
+        return begin_session(std::move(faults));
     if (errno == ENOSYS)
         return fail("the host's kernel has no userfaultfd (CONFIG_USERFAULTFD)");
     return fail_errno(errno,
@@ -114,26 +115,26 @@ Result<Fd> open_userfaultfd() {
                       "access to /dev/userfaultfd, or set vm.unprivileged_userfaultfd to 1");
 }
 
-ServedMemory::ServedMemory(const kvm::GuestRam& ram, Fd faults, Fd socket, Fd stop, Lost lost)
+ServedMemory::ServedMemory(const kvm::GuestRam& ram, Fd faults, Fd socket, Fd stop,
+                           jail::FilterMode filters, Lost lost)
     : ram_(ram),
       faults_(std::move(faults)),
       socket_(std::move(socket)),
       stop_(std::move(stop)),
       lost_(std::move(lost)),
-      watcher_([this] { watch(); }) {}
+      watcher_([this, filters] { watch(filters); }) {}
 
-Result<std::unique_ptr<ServedMemory>> ServedMemory::connect(const kvm::GuestRam& ram,
-                                                            const std::string& path, Lost lost) {
-    auto faults = TRY(open_userfaultfd());
-    TRY(begin_session(faults));
+Result<std::unique_ptr<ServedMemory>> ServedMemory::connect(const kvm::GuestRam& ram, Fd faults,
+                                                            const std::string& path,
+                                                            jail::FilterMode filters, Lost lost) {
     auto socket = TRY(connect_handler(path));
     TRY(register_memory(faults, ram.bytes()));
     TRY(hand_over(socket, faults, describe_regions(ram)));
     Fd stop(::eventfd(0, EFD_CLOEXEC));
     if (!stop)
         return fail_errno(errno, "cannot make an eventfd");
-    return std::unique_ptr<ServedMemory>(new ServedMemory(ram, std::move(faults), std::move(socket),
-                                                          std::move(stop), std::move(lost)));
+    return std::unique_ptr<ServedMemory>(new ServedMemory(
+        ram, std::move(faults), std::move(socket), std::move(stop), filters, std::move(lost)));
 }
 
 ServedMemory::~ServedMemory() {
@@ -157,11 +158,16 @@ std::string ServedMemory::last_words() const {
     }
 }
 
-void ServedMemory::watch() {
+void ServedMemory::watch(jail::FilterMode filters) {
     sigset_t all;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
     ::pthread_setname_np(::pthread_self(), "memory-watch");
+    if (const auto jailed = jail::enter_thread(jail::ThreadKind::Watch, filters); !jailed) {
+        if (lost_)
+            lost_(jailed.error().message);
+        return;
+    }
     // No input event: POLLRDHUP comes when the other end has closed, whatever it wrote before.
     std::array<pollfd, 2> waits{pollfd{socket_.get(), POLLRDHUP, 0},
                                 pollfd{stop_.get(), POLLIN, 0}};

@@ -9,6 +9,7 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "vmm/jail/thread_kind.hpp"
 #include "vmm/kvm/guest_ram.hpp"
 
 namespace masu::snapshot {
@@ -26,16 +27,20 @@ class ServedMemory {
     // listens. One message goes there: a JSON array of the regions (base_host_virt_addr, size,
     // offset in the memory file, page_size; bytes) with the userfaultfd beside it. The connection
     // stays open; what the handler writes to it before it closes it is why it did.
+    // `faults` is open_userfaultfd()'s.
     [[nodiscard]] static Result<std::unique_ptr<ServedMemory>> connect(const kvm::GuestRam& ram,
+                                                                       Fd faults,
                                                                        const std::string& path,
+                                                                       jail::FilterMode filters,
                                                                        Lost lost);
     ~ServedMemory();
     ServedMemory(const ServedMemory&) = delete;
     ServedMemory& operator=(const ServedMemory&) = delete;
 
   private:
-    ServedMemory(const kvm::GuestRam& ram, Fd faults, Fd socket, Fd stop, Lost lost);
-    void watch();
+    ServedMemory(const kvm::GuestRam& ram, Fd faults, Fd socket, Fd stop, jail::FilterMode filters,
+                 Lost lost);
+    void watch(jail::FilterMode filters);
     [[nodiscard]] std::string last_words() const;
 
     const kvm::GuestRam& ram_;
@@ -48,8 +53,9 @@ class ServedMemory {
     std::thread watcher_;
 };
 
-// Whether this process can be served: a userfaultfd that also takes the kernel's own accesses (KVM
-// and io_uring touch guest memory there). Fails with a sentence that says what is in the way.
+// Whether this process can be served: a userfaultfd, ready for memory to be registered, that also
+// takes the kernel's own accesses (KVM and io_uring touch guest memory there). Fails with a
+// sentence that says what is in the way.
 [[nodiscard]] Result<Fd> open_userfaultfd();
 
 }  // namespace masu::snapshot

@@ -395,28 +395,13 @@ class RunTest(CliTest):
         self.assertEqual((result.returncode, result.stdout), (0, b"cold\n"), result.stderr)
         self.assertEqual(self.config("c")["snapshot/create"]["directory"], f"{state}/snapshots/cold")
 
-    def test_what_is_not_proven_in_the_jail_is_refused(self):
-        self.run_detached("a", "echo", options=("--vsock", "auto"))
-        self.snapshot_of("a", "with-vsock")
-        self.run_detached("b", "echo")
-        self.snapshot_of("b", "packed")
-        manifest = os.path.join(self.folder, "state/snapshots/packed/manifest.json")
-        with open(manifest, encoding="utf-8") as file:
-            facts = json.load(file)
-        with open(manifest, "w", encoding="utf-8") as file:
-            json.dump({**facts, "memory_file": "compressed"}, file)
-        kernel = self.kernel("echo")
-        for command, text in (
-                (("run", "--kernel", kernel, "--vsock", "auto"), "vsock cannot run with --jail"),
-                (("snapshot", "restore", "with-vsock", "--name", "c"), "vsock cannot run with --jail"),
-                (("snapshot", "restore", "packed", "--name", "c"), "masu snapshot decompress packed"),
-                (("snapshot", "clone", "packed"), "masu snapshot decompress packed")):
-            result = self.masu(*command, "--jail")
-            self.assertEqual(result.returncode, 1)
-            self.assertIn(text, result.stderr.decode())
-            self.assertEqual(result.stderr.count(b"\n"), 1)
-        self.assertEqual(sorted(self.masu("ps", "-a", "--names").stdout.split()), [b"a", b"b"])
-        result = self.masu("run", "--kernel", kernel, "--jail-read", "/srv")
+    def test_a_jailed_monitor_makes_its_vsock_where_that_was_asked_for(self):
+        self.run_detached("a", "echo", options=("--jail", "--vsock", "auto"))
+        self.assertEqual(self.config("a")["jail"]["socket"], [])  # it lies among the VM's own
+        path = os.path.join(self.folder, "elsewhere")
+        self.run_detached("b", "echo", options=("--jail", "--vsock", f"auto,uds={path}"))
+        self.assertEqual(self.config("b")["jail"]["socket"], [path])
+        result = self.masu("run", "--kernel", self.kernel("echo"), "--jail-read", "/srv")
         self.assertEqual(result.returncode, 2)
         self.assertIn("--jail", result.stderr.decode())
 

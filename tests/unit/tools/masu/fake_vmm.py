@@ -229,7 +229,7 @@ def main():
     parser.add_argument("--no-reboot", action="store_true")
     parser.add_argument("--boot-timer", action="store_true")
     parser.add_argument("--jail", action="store_true")
-    for flag in ("jail-read", "jail-write"):
+    for flag in ("jail-read", "jail-write", "jail-socket"):
         parser.add_argument("--" + flag, action="append")
     flags = parser.parse_args()
     if os.environ.get("FAKE_VMM") == "fail-early":
@@ -237,7 +237,8 @@ def main():
         sys.exit(1)
     monitor = Monitor(flags)
     if flags.jail:
-        monitor.config["jail"] = {"read": flags.jail_read or [], "write": flags.jail_write or []}
+        monitor.config["jail"] = {"read": flags.jail_read or [], "write": flags.jail_write or [],
+                                  "socket": flags.jail_socket or []}
     Handler.monitor = monitor
     with open(flags.log_path, "a", encoding="utf-8") as log:
         log.write("info fake: started\n")

@@ -1,6 +1,7 @@
 // Each filter, by what a process behind it can and cannot do.
 #include <fcntl.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <net/if.h>
 #include <sched.h>
 #include <sys/epoll.h>
@@ -37,7 +38,7 @@ using jail::ThreadKind;
 namespace {
 
 constexpr std::array all_kinds{ThreadKind::Loop, ThreadKind::Vcpu, ThreadKind::Copy,
-                               ThreadKind::Populate};
+                               ThreadKind::Populate, ThreadKind::Watch};
 
 struct Call {
     const char* name;
@@ -85,6 +86,7 @@ std::vector<Call> forbidden_to_all() {
         {"memory made executable", [] { raw(SYS_mprotect, 0, 0, PROT_EXEC); }},
         {"an Internet socket", [] { raw(SYS_socket, AF_INET, SOCK_STREAM); }},
         {"a netlink socket", [] { raw(SYS_socket, AF_NETLINK, SOCK_RAW); }},
+        {"a session of a userfaultfd", [] { raw(SYS_ioctl, -1, UFFDIO_API); }},
         {"TIOCSTI", [] { raw(SYS_ioctl, 0, TIOCSTI); }},
         {"an interface's ioctl", [] { raw(SYS_ioctl, 0, SIOCGIFADDR); }},
         {"another filter's user notifications",
@@ -204,6 +206,13 @@ TEST_CASE("a snapshot's writer has files, and neither sockets nor threads nor ri
     CHECK(killed_by(ThreadKind::Copy, [] { ::socket(AF_UNIX, SOCK_STREAM, 0); }));
     CHECK(killed_by(ThreadKind::Copy, [] { raw(SYS_io_uring_setup, 1); }));
     CHECK(killed_by(ThreadKind::Copy, [] { std::thread([] {}).join(); }));
+}
+
+TEST_CASE("who watches over served memory has files, to tell of its end, and no more") {
+    CHECK(in_filter(ThreadKind::Watch, FilterMode::Enforce, use_files).status == 0);
+    CHECK(killed_by(ThreadKind::Watch, [] { ::socket(AF_UNIX, SOCK_STREAM, 0); }));
+    CHECK(killed_by(ThreadKind::Watch, [] { std::thread([] {}).join(); }));
+    CHECK(killed_by(ThreadKind::Watch, [] { raw(SYS_ioctl, -1, UFFDIO_REGISTER); }));
 }
 
 TEST_CASE("a vCPU's thread opens nothing and makes nothing") {

@@ -1,0 +1,23 @@
+// Which files a machine that is loaded from a snapshot opens, so that its monitor can be confined
+// to them before it loads anything.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+#include "vmm/jail/landlock.hpp"
+#include "vmm/vmm_action.hpp"
+
+namespace masu::snapshot {
+
+// The settings of the machine that was saved in a state file.
+[[nodiscard]] Result<std::vector<VmmAction>> saved_config(const std::string& state_path);
+
+// The snapshot's own files, the disks and overlays as `load` has them, what a reboot of the guest
+// reads, and where its vsock's socket is made. `config` is the snapshot's saved_config(). What is
+// reached through /proc, as an inherited descriptor is, needs no rule and gets none.
+[[nodiscard]] Result<jail::FileRules> loaded_files(std::vector<VmmAction> config,
+                                                   const action::LoadSnapshot& load);
+
+}  // namespace masu::snapshot
