@@ -12,11 +12,13 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <tuple>
 
 #include <boost/json.hpp>
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "vmm/snapshot/copy_file.hpp"
 
 namespace masu::cli {
 namespace {
@@ -81,6 +83,26 @@ std::unexpected<Error> no_such_snapshot(const std::string& name) {
     return fail("there is no snapshot named {}; `masu snapshot ls` lists those there are", name);
 }
 
+// 0, or why not.
+int move_folder(const std::string& from, const std::string& to) {
+    return ::syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(),
+                     RENAME_NOREPLACE) < 0
+               ? errno
+               : 0;
+}
+
+Result<> copy_folder(const std::string& from, const std::string& to) {
+    if (::mkdir(to.c_str(), 0700) < 0)
+        return fail_errno(errno, "cannot make the folder {}", to);
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(from, error))
+        std::ignore = TRY(snapshot::copy_file(
+            entry.path(), fmt::format("{}/{}", to, entry.path().filename().string())));
+    if (error)
+        return fail("cannot read the folder {}: {}", from, error.message());
+    return sync_folder(to);
+}
+
 }  // namespace
 
 std::uint64_t Snapshot::stored_bytes() const {
@@ -111,11 +133,21 @@ Result<std::string> SnapshotStore::prepare(const std::string& name) const {
 }
 
 Result<> SnapshotStore::adopt(const std::string& path, const std::string& name) const {
-    if (::syscall(SYS_renameat2, AT_FDCWD, path.c_str(), AT_FDCWD, folder_of(name).c_str(),
-                  RENAME_NOREPLACE) < 0)
-        return fail_errno(errno, "the snapshot is saved in {}, and cannot be moved to {}", path,
-                          folder_of(name));
-    return sync_folder(path_);
+    const auto kept = folder_of(name);
+    const int error = move_folder(path, kept);
+    if (error == 0)
+        return sync_folder(path_);
+    if (error != EXDEV)
+        return fail_errno(error, "the snapshot is saved in {}, and cannot be moved to {}", path,
+                          kept);
+    const auto copy = fmt::format("{}{}{}", kept, partial_mark, ::getpid());
+    auto copied = copy_folder(path, copy);
+    if (const int moved = copied ? move_folder(copy, kept) : 0; moved != 0)
+        copied = fail_errno(moved, "cannot move {} to {}", copy, kept);
+    std::error_code ignored;
+    for (const auto& rest : {path, copy})
+        fs::remove_all(rest, ignored);
+    return copied ? sync_folder(path_) : copied;
 }
 
 Result<Fd> SnapshotStore::hold(const std::string& name, bool exclusive) const {

@@ -60,7 +60,8 @@ class SnapshotStore {
     // Where a snapshot of that name is to be made: checks the name, makes the folder above, and
     // clears away what killed commands left there.
     [[nodiscard]] Result<std::string> prepare(const std::string& name) const;
-    // Takes in what a jailed monitor has saved to `path`, on the same file system.
+    // Takes in what a jailed monitor has saved to `path`. From another file system it is copied, and
+    // nothing is left of it if that fails.
     [[nodiscard]] Result<> adopt(const std::string& path, const std::string& name) const;
     // Keeps others from deleting the snapshot, or, `exclusive`, from starting VMs of it: for as
     // long as the descriptor lives. Take it before find(); it waits for whoever has the other kind.

@@ -7,14 +7,38 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <vector>
 
+#include "base/bytes.hpp"
 #include "base/fd.hpp"
+#include "base/file_bytes.hpp"
 
 namespace masu::snapshot {
 
 namespace {
 
-// Copies [start, end) at once or in parts; the kernel may take less than it is asked for.
+Result<> copy_by_hand(int from, int to, off_t start, off_t end, const std::string& path) {
+    std::vector<std::byte> buffer(
+        std::min<std::size_t>(MiB, static_cast<std::size_t>(end - start)));
+    for (auto place = static_cast<std::uint64_t>(start),
+              rest = static_cast<std::uint64_t>(end - start);
+         rest > 0;) {
+        const auto wanted = std::span(buffer).first(std::min<std::size_t>(buffer.size(), rest));
+        const auto count = read_at(from, wanted, place);
+        if (!count)
+            return fail_errno(count.error().os_errno, "cannot read what {} is copied from", path);
+        if (*count == 0)
+            return fail("cannot write {}: the file it is copied from became shorter", path);
+        if (const auto written = write_at(to, wanted.first(*count), place); !written)
+            return fail_errno(written.error().os_errno, "cannot write {}", path);
+        place += *count;
+        rest -= *count;
+    }
+    return {};
+}
+
+// Copies [start, end) at once or in parts; the kernel may take less than it is asked for, and takes
+// nothing between file systems of two kinds.
 Result<> copy_range(int from, int to, off_t start, off_t end, const std::string& path) {
     off_t in = start;
     off_t out = start;
@@ -23,6 +47,8 @@ Result<> copy_range(int from, int to, off_t start, off_t end, const std::string&
         auto count = ::copy_file_range(from, &in, to, &out, size, 0);
         if (count < 0 && errno == EINTR)
             continue;
+        if (count < 0 && (errno == EXDEV || errno == EOPNOTSUPP))
+            return copy_by_hand(from, to, in, end, path);
         if (count < 0)
             return fail_errno(errno, "cannot write {}", path);
         if (count == 0)
