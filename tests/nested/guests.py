@@ -167,11 +167,16 @@ class Vm:
 
 
 def run_small(host, job, *arguments, kernel="debian/vmlinux", append="", name=None, memory="256M",
-              initramfs="small/initramfs"):  # fmt: skip
-    """Starts the small guest with a script; it powers off when the script ends."""
+              initramfs="small/initramfs", files=None):  # fmt: skip
+    """Starts the small guest with a script; it powers off when the script ends. `files`: what else
+    lies in it, by path."""
     unique = name or f"small-{host.next_number()}"
     archive = Cpio()
     archive.file("job", job.encode())
+    for folder in sorted({str(pathlib.PurePath(path).parent) for path in files or {}}):
+        archive.directory(folder)
+    for path, data in (files or {}).items():
+        archive.file(path, data)
     initrd = f"{host.scratch}/{unique}.initrd"
     base = shlex.quote(host.path(initramfs))
     host.shell(f"cat {base} - >{shlex.quote(initrd)}", data=archive.bytes())
