@@ -1,6 +1,7 @@
 // From a path to a disk: file, engine and overlay put together.
 #include <limits.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.hpp"
@@ -26,6 +27,13 @@ Result<std::unique_ptr<Disk>> start_engine(File file, bool force_sync, Opened& o
     return SyncDisk::create(std::move(file));
 }
 
+bool same_file(const std::string& one, const std::string& other) {
+    struct stat of_one{};
+    struct stat of_other{};
+    return ::stat(one.c_str(), &of_one) == 0 && ::stat(other.c_str(), &of_other) == 0 &&
+           of_one.st_dev == of_other.st_dev && of_one.st_ino == of_other.st_ino;
+}
+
 std::string absolute(const std::string& path) {
     char buffer[PATH_MAX];
     return ::realpath(path.c_str(), buffer) != nullptr ? std::string(buffer) : path;
@@ -47,7 +55,7 @@ Result<> create_missing_overlay(const OpenOptions& options, const BaseIdentity& 
 }
 
 Result<Opened> open_overlay(const OpenOptions& options) {
-    if (absolute(options.path) == absolute(options.overlay))
+    if (same_file(options.overlay, options.path))
         return fail("disk {} cannot be the overlay of itself; give the overlay another path",
                     options.path);
     Opened opened;

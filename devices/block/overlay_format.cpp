@@ -158,19 +158,36 @@ Result<std::uint64_t> fingerprint(Disk& base) {
     return XXH64(bytes.data(), bytes.size(), base.size());
 }
 
+namespace {
+
+// Straight to its name: whoever could find half of it there is gone with it.
+Result<> create_passing_file(const std::string& path, const OverlayHeader& header) {
+    const Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (!fd)
+        return errno == EEXIST ? Result<>() : fail_errno(errno, "cannot create overlay {}", path);
+    auto filled = fill_new_file(fd.get(), header, path, false);
+    if (!filled)
+        ::unlink(path.c_str());
+    return filled;
+}
+
+}  // namespace
+
 Result<> create_overlay_file(const std::string& path, const OverlayHeader& header, bool synced) {
+    if (!synced)
+        return create_passing_file(path, header);
     std::string temporary = path + ".XXXXXX";
     const Fd fd(::mkostemp(temporary.data(), O_CLOEXEC));
     if (!fd)
         return fail_errno(errno, "cannot create overlay {}", path);
-    auto filled = fill_new_file(fd.get(), header, path, synced);
+    auto filled = fill_new_file(fd.get(), header, path, true);
     // link() rather than rename(): an overlay that appeared meanwhile is somebody's data.
     if (filled && ::link(temporary.c_str(), path.c_str()) < 0 && errno != EEXIST)
         filled = fail_errno(errno, "cannot create overlay {}", path);
     ::unlink(temporary.c_str());
     if (!filled)
         return filled;
-    return synced ? sync_folder(folder_of(path)) : Result<>();
+    return sync_folder(folder_of(path));
 }
 
 }  // namespace masu::block

@@ -78,8 +78,8 @@ struct OverlayLayout {
 // One blocking read; nothing else may be in flight on the disk.
 [[nodiscard]] Result<> read_now(Disk& disk, std::uint64_t offset, std::span<std::byte> to);
 
-// Creates the file at `path`, whole or not at all, also after a crash of the host unless that is no
-// matter; one that came into being meanwhile is kept.
+// Creates the file at `path`; one that came into being meanwhile is kept. Synced, it is there whole
+// or not at all, also after a crash of the host; otherwise a crash may leave half of it.
 [[nodiscard]] Result<> create_overlay_file(const std::string& path, const OverlayHeader& header,
                                            bool synced = true);
 

@@ -8,17 +8,16 @@
 
 namespace masu::block {
 
-UringDisk::UringDisk(File file, EventFd event) noexcept
-    : file_(std::move(file)), event_(std::move(event)) {}
+UringDisk::UringDisk(File file, EventFd event, const io_uring& ring) noexcept
+    : file_(std::move(file)), event_(std::move(event)), ring_(ring) {}
 
 Result<std::unique_ptr<Disk>> UringDisk::create(File& file) {
     auto event = TRY(EventFd::create());
-    // Probed before the file changes hands, so that a refusal leaves it to the caller.
-    io_uring probe{};
-    if (const int error = ::io_uring_queue_init(1, &probe, 0); error < 0)
+    // Before the file changes hands, so that a refusal leaves it to the caller.
+    io_uring ring{};
+    if (const int error = ::io_uring_queue_init(depth, &ring, 0); error < 0)
         return fail_errno(-error, "this host refuses io_uring");
-    ::io_uring_queue_exit(&probe);
-    std::unique_ptr<UringDisk> disk(new UringDisk(std::move(file), std::move(event)));
+    std::unique_ptr<UringDisk> disk(new UringDisk(std::move(file), std::move(event), ring));
     if (auto started = disk->start(); !started) {
         file = std::move(disk->file_);
         return std::unexpected(std::move(started).error());
@@ -27,9 +26,6 @@ Result<std::unique_ptr<Disk>> UringDisk::create(File& file) {
 }
 
 Result<> UringDisk::start() {
-    if (const int error = ::io_uring_queue_init(depth, &ring_, 0); error < 0)
-        return fail_errno(-error, "this host refuses io_uring");
-    running_ = true;
     const auto fds = file_.fds();
     if (const int error =
             ::io_uring_register_files(&ring_, fds.data(), static_cast<unsigned>(fds.size()));
@@ -37,6 +33,7 @@ Result<> UringDisk::start() {
         return fail_errno(-error, "cannot register disk {} with io_uring", file_.path());
     if (const int error = ::io_uring_register_eventfd(&ring_, event_.fd()); error < 0)
         return fail_errno(-error, "cannot register an eventfd with io_uring");
+    slots_.reserve(depth);
     free_.reserve(depth);
     for (std::uint16_t slot = depth; slot > 0; --slot)
         free_.push_back(static_cast<std::uint16_t>(slot - 1));
@@ -46,8 +43,6 @@ Result<> UringDisk::start() {
 }
 
 UringDisk::~UringDisk() {
-    if (!running_)
-        return;
     if (ready_) {
         std::vector<Completion> dropped;
         drain(dropped);
@@ -112,6 +107,8 @@ void UringDisk::kick() {
     while (next_waiting_ != waiting_.size() && !free_.empty()) {
         const auto slot = free_.back();
         free_.pop_back();
+        if (slot == slots_.size())  // new ones come in order
+            slots_.emplace_back();
         slots_[slot].start(file_, waiting_[next_waiting_++]);
         prepare(slot);
     }

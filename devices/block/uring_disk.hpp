@@ -3,7 +3,6 @@
 
 #include <liburing.h>
 
-#include <array>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -34,7 +33,7 @@ class UringDisk final : public Disk {
     // completion ring never overflows.
     static constexpr unsigned depth = 128;
 
-    UringDisk(File file, EventFd event) noexcept;
+    UringDisk(File file, EventFd event, const io_uring& ring) noexcept;
     [[nodiscard]] Result<> start();
     void prepare(std::uint16_t slot) noexcept;
     void harvest(std::vector<Completion>& done) noexcept;
@@ -42,10 +41,9 @@ class UringDisk final : public Disk {
 
     File file_;
     EventFd event_;
-    io_uring ring_{};
-    bool running_ = false;  // ring_ exists
-    bool ready_ = false;    // and takes requests
-    std::array<Transfer, depth> slots_;
+    io_uring ring_;
+    bool ready_ = false;           // to take requests
+    std::vector<Transfer> slots_;  // as many as were ever in use at once; none moves
     std::vector<std::uint16_t> free_;
     std::vector<Request> waiting_;
     std::size_t next_waiting_ = 0;  // waiting_ before this has been started

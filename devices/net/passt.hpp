@@ -6,6 +6,7 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "base/zeroed_bytes.hpp"
 #include "devices/net/backend.hpp"
 #include "devices/net/frame.hpp"
 
@@ -39,7 +40,7 @@ class Passt final : public Backend {
     }
 
     Fd socket_;
-    std::vector<std::byte> incoming_;
+    ZeroedBytes incoming_;
     std::size_t begin_ = 0;
     std::size_t end_ = 0;
     std::vector<std::byte> outgoing_;  // the rest of a frame; empty most of the time

@@ -64,7 +64,7 @@ VirtioNet::VirtioNet(std::string id, Backend& backend, FrameFilter& filter, Gues
     queue_sizes_.assign(2 * pairs_.size(), queue_size);
     queue_sizes_.push_back(control_queue_size);
     for (auto& pair : pairs_)
-        pair.frame.resize(sizeof(NetHeader) + max_frame_size);
+        pair.frame = ZeroedBytes(sizeof(NetHeader) + max_frame_size);
     tx_chains_.reserve(FrameFilter::max_burst);
     tx_iovecs_.reserve(virtio::max_chain_length + 2);
     rx_chains_.reserve(queue_size);

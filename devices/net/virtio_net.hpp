@@ -15,6 +15,7 @@
 #include "base/metrics.hpp"
 #include "base/rate_limiter.hpp"
 #include "base/result.hpp"
+#include "base/zeroed_bytes.hpp"
 #include "devices/net/backend.hpp"
 #include "devices/net/frame.hpp"
 #include "devices/net/frame_filter.hpp"
@@ -104,7 +105,7 @@ class VirtioNet final : public virtio::Device {
         bool tx_blocked = false;    // the backend has no room
         bool tx_throttled = false;  // and counted as such
         // A frame that was received and judged but not delivered yet.
-        std::vector<std::byte> frame;
+        ZeroedBytes frame;
         std::size_t frame_size = 0;
         bool rx_admitted = false;   // its tokens are taken
         bool rx_throttled = false;  // it waits for tokens
@@ -219,8 +220,8 @@ class VirtioNet final : public virtio::Device {
     // What is being sent: chains and the beginnings of their frames; and a frame copied whole.
     std::vector<virtio::Chain> tx_chains_;
     std::array<TxFrame, FrameFilter::max_burst> tx_frames_;
-    std::vector<std::byte> tx_heads_;
-    std::vector<std::byte> tx_buffer_;
+    ZeroedBytes tx_heads_;
+    ZeroedBytes tx_buffer_;
     std::vector<iovec> tx_iovecs_;
     std::vector<virtio::Chain> rx_chains_;   // of the frame being delivered
     std::vector<std::byte> service_packet_;  // header and frame of an answer that found no buffer
