@@ -57,9 +57,13 @@ class KvmMachine final : public Machine {
     [[nodiscard]] Result<> load_kernel(const VmConfig& config);
     [[nodiscard]] Result<> make_vcpus(const VmConfig& config);
     // The steps of restore(), in order, beside make_vm() and make_devices().
-    [[nodiscard]] Result<> check_source(const VmConfig& config, const RestoreSource& source) const;
+    void take(kvm::EmptyVm vm) {
+        vm_ = std::move(vm.vm);
+        cpuid_ = std::move(vm.cpuid);
+        vcpus_ = std::move(vm.vcpus);
+    }
     [[nodiscard]] Result<> put_back_devices();
-    [[nodiscard]] Result<> put_back_vcpus(const VmConfig& config);
+    [[nodiscard]] Result<> put_back_vcpus();
     void go_on_from(RestoreSource source) {
         arrival_ = source.readdressed;
         source_ = std::move(source);
@@ -114,7 +118,7 @@ class KvmMachine final : public Machine {
     [[nodiscard]] Result<std::unique_ptr<block::Disk>> open_disk(const DriveConfig& drive);
     [[nodiscard]] kvm::CpuidPolicy cpuid_policy(const VmConfig& config) const;
     [[nodiscard]] Result<kvm::CpuidLeaves> template_cpuid(CpuTemplate model) const;
-    [[nodiscard]] Result<> start_vcpu_threads(std::vector<kvm::Vcpu> vcpus);
+    void handle_exits();
     [[nodiscard]] Result<> finish_restore();
     void arrive();
     [[nodiscard]] Result<> renew_identity();
@@ -164,7 +168,8 @@ KvmMachine::~KvmMachine() {
 }
 
 Result<> KvmMachine::make_vm(const VmConfig& config) {
-    vm_ = TRY(kvm::Vm::create(kvm_));
+    if (!vm_)
+        vm_ = TRY(kvm::Vm::create(kvm_));
     TRY(vm_->map_memory(memory_));
     write_log_ = std::make_unique<kvm::WriteLog>(kvm_, *vm_, memory_, dirty_);
     if (config.machine.track_dirty_pages)
@@ -424,7 +429,9 @@ Result<> KvmMachine::make_vcpus(const VmConfig& config) {
             TRY(boot::tell_tsc_frequency(vcpu.tsc_khz(), memory_));
         vcpus.push_back(std::move(vcpu));
     }
-    TRY(start_vcpu_threads(std::move(vcpus)));
+    vcpus_ = TRY(kvm::VcpuSet::create(std::move(vcpus), context_.metrics, context_.boot_timer,
+                                      context_.filters));
+    handle_exits();
     // Doorbells come last: anything put on KVM's I/O bus makes the next memory-slot change or the
     // end of the VM wait for a grace period.
     TRY(virtio_->register_doorbells());
@@ -432,15 +439,13 @@ Result<> KvmMachine::make_vcpus(const VmConfig& config) {
     return {};
 }
 
-Result<> KvmMachine::start_vcpu_threads(std::vector<kvm::Vcpu> vcpus) {
+void KvmMachine::handle_exits() {
     handlers_ = std::make_unique<kvm::ExitHandlers>(kvm::ExitHandlers{
         .ports = ports_,
         .mmio = mmio_,
         .ioapic_eoi = [this](std::uint8_t vector) { platform_->ioapic().end_of_interrupt(vector); },
         .stop = [this](StopEvent event) { report_stop(std::move(event)); }});
-    vcpus_ = TRY(kvm::VcpuSet::create(std::move(vcpus), *handlers_, context_.metrics,
-                                      context_.boot_timer, context_.filters));
-    return {};
+    vcpus_->handle_exits(*handlers_);
 }
 
 // 16 bytes nobody has had before, where the guest looks for them.
@@ -455,10 +460,9 @@ Result<> KvmMachine::renew_identity() {
     return {};
 }
 
-Result<> KvmMachine::check_source(const VmConfig& config, const RestoreSource& source) const {
-    const auto& state = source.state;
-    if (state.vcpus.size() != config.machine.vcpu_count || state.memory_bytes != ram_.size() ||
-        ram_.size() != config.machine.mem_size_mib * MiB)
+Result<> check_source(const VmConfig& config, const snapshot::MachineState& state) {
+    if (state.vcpus.size() != config.machine.vcpu_count ||
+        state.memory_bytes != config.machine.mem_size_mib * MiB)
         return fail(
             "the snapshot's machine has {} vCPUs and {}, but its configuration says {} and "
             "{} MiB",
@@ -470,27 +474,14 @@ Result<> KvmMachine::check_source(const VmConfig& config, const RestoreSource& s
             "--transport {}",
             state.transport == Transport::Pci ? "PCI" : "virtio-mmio",
             state.transport == Transport::Pci ? "pci" : "mmio");
-    // Of no template: one of another version might hide what this guest has been shown.
-    const auto host = kvm::make_cpuid(TRY(kvm_.supported_cpuid()), cpuid_policy(config), 0);
-    const auto missing = kvm::missing_features(state.vcpus.front().cpuid, host);
-    if (!missing.empty())
-        return fail(
-            "this host's CPU lacks what the snapshot's guest was shown: {}; restore it on "
-            "a host that has them",
-            fmt::join(missing, ", "));
     return {};
 }
 
-Result<> KvmMachine::put_back_vcpus(const VmConfig& config) {
-    std::vector<kvm::Vcpu> vcpus;
-    for (unsigned index = 0; index < config.machine.vcpu_count; ++index) {
-        auto vcpu = TRY(kvm::Vcpu::create(kvm_, *vm_, index));
-        cpuid_.push_back(source_->state.vcpus[index].cpuid);
-        TRY(vcpu.set_cpuid(cpuid_.back()));
-        TRY(kvm::restore_still_registers(kvm_, vcpu, source_->state.vcpus[index].registers));
-        vcpus.push_back(std::move(vcpu));
-    }
-    return start_vcpu_threads(std::move(vcpus));
+Result<> KvmMachine::put_back_vcpus() {
+    for (std::size_t i = 0; i < vcpus_->size(); ++i)
+        TRY(kvm::restore_still_registers(kvm_, vcpus_->vcpu(i), source_->state.vcpus[i].registers));
+    handle_exits();
+    return {};
 }
 
 Result<> KvmMachine::put_back_devices() {
@@ -613,12 +604,20 @@ Result<std::unique_ptr<Machine>> Machine::create(const VmConfig& config, Machine
 
 Result<std::unique_ptr<Machine>> Machine::restore(const VmConfig& config, RestoreSource source,
                                                   MachineContext context) {
-    auto kvm = TRY(kvm::Kvm::open());
+    TRY(check_source(config, source.state));
+    auto vm =
+        source.vm
+            ? *std::exchange(source.vm, std::nullopt)
+            : TRY(kvm::EmptyVm::create(snapshot::shown_cpuid(source.state), config.machine.smt,
+                                       {.metrics = context.metrics,
+                                        .boot_timer = context.boot_timer,
+                                        .filters = context.filters}));
     auto ram = source.memory_handler.empty()
                    ? TRY(snapshot::map_memory(source.memory_path, source.state.memory_bytes))
                    : TRY(kvm::GuestRam::create_served(source.state.memory_bytes));
-    auto machine = std::make_unique<KvmMachine>(std::move(context), std::move(kvm), std::move(ram));
-    TRY(machine->check_source(config, source));
+    auto machine =
+        std::make_unique<KvmMachine>(std::move(context), std::move(vm.kvm), std::move(ram));
+    machine->take(std::move(vm));
     if (!source.memory_handler.empty())
         TRY(machine->have_memory_served(source.memory_handler, std::move(source.faults)));
     if (source.working_set)
@@ -626,7 +625,7 @@ Result<std::unique_ptr<Machine>> Machine::restore(const VmConfig& config, Restor
     machine->go_on_from(std::move(source));
     TRY(machine->make_vm(config));
     TRY(machine->make_devices(config));
-    TRY(machine->put_back_vcpus(config));
+    TRY(machine->put_back_vcpus());
     TRY(machine->put_back_devices());
     return machine;
 }

@@ -16,27 +16,15 @@
 #include "vmm/boot_timer.hpp"
 #include "vmm/config.hpp"
 #include "vmm/jail/thread_kind.hpp"
+#include "vmm/kvm/empty_vm.hpp"
 #include "vmm/kvm/guest_ram.hpp"
 #include "vmm/net/network.hpp"
 #include "vmm/page_set.hpp"
 #include "vmm/snapshot/machine_state.hpp"
+#include "vmm/stop_event.hpp"
 #include "vmm/vsock_host.hpp"
 
 namespace masu {
-
-// Why a machine stopped by itself.
-enum class StopKind {
-    PowerOff,     // the guest switched itself off (ACPI S5)
-    Reset,        // the guest asked for a reset (ACPI reset register, i8042)
-    Panic,        // the guest's kernel reported a panic, then reset, halted or hung up
-    TripleFault,  // KVM_EXIT_SHUTDOWN
-    Error,        // KVM or the monitor failed; see reason
-};
-
-struct StopEvent {
-    StopKind kind = StopKind::Error;
-    std::string reason;  // one line for a person
-};
 
 // What a machine needs from its monitor; all of it outlives the machine.
 struct MachineContext {
@@ -74,6 +62,8 @@ struct RestoreSource {
     std::optional<snapshot::PageList> working_set;  // to bring in ahead of the guest
     // Interfaces whose guest has another address here, and is told to ask for it.
     std::vector<std::string> readdressed = {};
+    // Made ahead, of the state's vCPUs; otherwise the restore makes it.
+    std::optional<kvm::EmptyVm> vm = {};
 };
 
 // Created stopped; start() lets the vCPUs run. Every method is called on the loop's thread.

@@ -340,6 +340,7 @@ void Monitor::stop(std::string reason) {
 }
 
 Result<> Monitor::create_machine() {
+    prepared_.reset();
     machine_ = TRY(services_.create_machine(vm_, next_machine()));
     return {};
 }

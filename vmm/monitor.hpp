@@ -17,6 +17,7 @@
 #include "vmm/panic_line.hpp"
 #include "vmm/snapshot/lineage.hpp"
 #include "vmm/snapshot/live_save.hpp"
+#include "vmm/snapshot/read_ahead.hpp"
 #include "vmm/vmm_action.hpp"
 #include "vmm/vsock_host.hpp"
 
@@ -56,6 +57,10 @@ struct MonitorServices {
     MachineFactory create_machine;
     std::size_t metadata_limit = 51200;  // bytes of JSON
     MachineRestorer restore_machine;
+    // As kvm::EmptyVm::create().
+    std::function<Result<kvm::EmptyVm>(std::vector<kvm::CpuidLeaves> shown, bool smt,
+                                       const kvm::EmptyVm::Threads& threads)>
+        make_vm = kvm::EmptyVm::create;
     // The jail that the process is in already.
     jail::FilterMode filters = jail::FilterMode::Off;
     jail::Walls walls = {};
@@ -124,6 +129,7 @@ class Monitor {
     [[nodiscard]] Result<VmmReply> carry_out(const action::CreateSnapshot& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::GetSaveProgress& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::LoadSnapshot& action);
+    [[nodiscard]] Result<VmmReply> carry_out(const action::PrepareLoad& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::EndWorkingSet& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::Pause& action);
     [[nodiscard]] Result<VmmReply> carry_out(const action::Resume& action);
@@ -140,10 +146,11 @@ class Monitor {
     [[nodiscard]] MachineContext next_machine();
     void describe(snapshot::MachineState& state);
     [[nodiscard]] Result<std::vector<std::string>> take_config(const action::LoadSnapshot& action,
-                                                               const snapshot::MachineState& state);
+                                                               std::vector<VmmAction> settings);
     [[nodiscard]] Result<> take_flows(std::vector<RestoredFirewall> firewalls,
                                       const action::LoadSnapshot& action,
                                       const std::vector<std::string>& readdressed);
+    [[nodiscard]] Result<> check_may_load() const;
     [[nodiscard]] static Result<> check_memory_file(const action::LoadSnapshot& action);
     [[nodiscard]] Result<> load(const action::LoadSnapshot& action);
     [[nodiscard]] Result<> gather_writes();
@@ -199,6 +206,12 @@ class Monitor {
         std::optional<EventLoop::Timer> timer;
     };
     std::optional<Recording> recording_;
+    // Made by PrepareLoad for the next LoadSnapshot.
+    struct Prepared {
+        snapshot::ReadState read;
+        kvm::EmptyVm vm;
+    };
+    std::optional<Prepared> prepared_;
     std::unique_ptr<snapshot::LiveSave> live_save_;  // after machine_, which it uses
 };
 

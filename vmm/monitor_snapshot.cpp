@@ -198,9 +198,7 @@ void Monitor::describe(snapshot::MachineState& state) {
 // The configuration travels as JSON and is taken as a config file is, so that whatever one can hold
 // the other can. A logger or metrics file in there is the saving monitor's and not ours.
 Result<std::vector<std::string>> Monitor::take_config(const action::LoadSnapshot& action,
-                                                      const snapshot::MachineState& state) {
-    vm_.transport = state.transport;
-    auto settings = TRY(api::parse_config(state.config, "of the snapshot"));
+                                                      std::vector<VmmAction> settings) {
     auto readdressed = TRY(snapshot::change_config(settings, action));
     for (const auto& setting : settings) {
         TRY(std::visit(
@@ -311,6 +309,16 @@ Result<Fd> Monitor::duplicate_page_faults() const {
     return services_.page_faults->duplicate();
 }
 
+Result<> Monitor::check_may_load() const {
+    if (!services_.restore_machine)
+        return fail("this monitor cannot load snapshots");
+    if (!vm_.drives.empty() || !vm_.network_interfaces.empty() || vm_.boot_source || vm_.entropy ||
+        vm_.vsock || vm_.mmds || vm_.metadata)
+        return fail(
+            "a snapshot brings its own configuration: load it into a monitor that has none");
+    return {};
+}
+
 // Says why a directory without a memory file has none.
 Result<> Monitor::check_memory_file(const action::LoadSnapshot& action) {
     if (action.directory.empty() || !action.memory_handler.empty() ||
@@ -332,17 +340,36 @@ Result<> Monitor::check_memory_file(const action::LoadSnapshot& action) {
     return {};
 }
 
+Result<VmmReply> Monitor::carry_out(const action::PrepareLoad& action) {
+    TRY(check_may_load());
+    TRY(check_memory_file(action.load));
+    prepared_.reset();
+    auto read = TRY(snapshot::read_state(action.load.state_path));
+    auto vm =
+        TRY(services_.make_vm(snapshot::shown_cpuid(read.state), snapshot::has_smt(read.settings),
+                              {.metrics = services_.metrics,
+                               .boot_timer = services_.boot_timer,
+                               .filters = services_.filters}));
+    prepared_.emplace(std::move(read), std::move(vm));
+    return Done{};
+}
+
 Result<> Monitor::load(const action::LoadSnapshot& action) {
     TRY(check_memory_file(action));
-    snapshot::SnapshotId id;
+    auto prepared = std::exchange(prepared_, std::nullopt);
+    if (prepared && !snapshot::is_current(prepared->read, action.state_path))
+        prepared.reset();
+    auto read = prepared ? std::move(prepared->read) : TRY(snapshot::read_state(action.state_path));
+    const auto id = read.id;
     RestoreSource source{
-        .state = TRY(snapshot::load_state(action.state_path, &id)),
+        .state = std::move(read.state),
         .memory_path = action.memory_path,
         .memory_handler = action.memory_handler,
         .clock = action.clock_realtime ? ClockPolicy::Realtime : ClockPolicy::Continue};
     // Before anything is opened: the flows may be anyone's bytes.
     auto firewalls = TRY(restore_firewalls(source.state.interfaces, services_.clock.now()));
-    source.readdressed = TRY(take_config(action, source.state));
+    vm_.transport = source.state.transport;
+    source.readdressed = TRY(take_config(action, std::move(read.settings)));
     TRY(take_flows(std::move(firewalls), action, source.readdressed));
     // A document that was PUT here already is the newer one.
     if (!source.state.metadata.empty() && network_.store().document() == nullptr)
@@ -350,6 +377,8 @@ Result<> Monitor::load(const action::LoadSnapshot& action) {
     source.working_set = find_working_set(action, id, source.state.memory_bytes);
     if (jailed() && !action.memory_handler.empty())
         source.faults = TRY(duplicate_page_faults());
+    if (prepared)
+        source.vm = std::move(prepared->vm);
     machine_ = TRY(services_.restore_machine(vm_, std::move(source), next_machine()));
     if (action.record_working_set_ms)
         recording_ = {.path = fmt::format("{}/{}", action.directory, snapshot::working_set_name),
@@ -367,12 +396,7 @@ Result<> Monitor::load(const action::LoadSnapshot& action) {
 }
 
 Result<VmmReply> Monitor::carry_out(const action::LoadSnapshot& action) {
-    if (!services_.restore_machine)
-        return fail("this monitor cannot load snapshots");
-    if (!vm_.drives.empty() || !vm_.network_interfaces.empty() || vm_.boot_source || vm_.entropy ||
-        vm_.vsock || vm_.mmds || vm_.metadata)
-        return fail(
-            "a snapshot brings its own configuration: load it into a monitor that has none");
+    TRY(check_may_load());
     const auto before = vm_;
     const auto metadata_before = network_.store();
     if (auto loaded = load(action); !loaded) {

@@ -264,6 +264,14 @@ struct LoadSnapshot {
     std::optional<std::string> uds_path;  // of the vsock here
     std::optional<Identity> identity;
 };
+// Does ahead what a load of the same snapshot can have done before the VM is wanted: reads its
+// state, checks it against this host, and makes a VM without memory and devices. The load that
+// follows takes them, unless it is of another snapshot or the file has changed since.
+struct PrepareLoad {
+    static constexpr auto allowed = Allowed::PreBoot;
+    static constexpr std::string_view name = "preparing to load a snapshot";
+    LoadSnapshot load;
+};
 // The guest is ready: what it has touched by now is its working set.
 struct EndWorkingSet {
     static constexpr auto allowed = Allowed::PostBoot;
@@ -305,9 +313,9 @@ using VmmAction = std::variant<
     action::PutMmds, action::PatchMmds, action::GetMmds, action::SetEntropy, action::SetVsock,
     action::SetLogger, action::SetMetrics, action::SetSerial, action::StartInstance,
     action::PatchDrive, action::PatchNetworkInterface, action::CreateSnapshot,
-    action::GetSaveProgress, action::LoadSnapshot, action::EndWorkingSet, action::Pause,
-    action::Resume, action::FlushMetrics, action::SendCtrlAltDel, action::PressPowerButton,
-    action::Stop>;
+    action::GetSaveProgress, action::LoadSnapshot, action::PrepareLoad, action::EndWorkingSet,
+    action::Pause, action::Resume, action::FlushMetrics, action::SendCtrlAltDel,
+    action::PressPowerButton, action::Stop>;
 
 // What an action answers. Done: carried out, nothing to tell.
 struct Done {};

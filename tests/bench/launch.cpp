@@ -3,9 +3,10 @@
 // the network, and then to its end, beside the bare ioctls that any monitor must make, measured in
 // turn. On any /dev/kvm.
 //
-// Levels: "fresh" starts a program at the trigger; "forked" has its process; "loaded" has all but
-// the vCPU's state. Masu's copies have a disk with an overlay, a network interface and a jail; the
-// floor's have one memory slot and one vCPU.
+// Levels: "fresh" starts a program at the trigger; "forked" has its process and has read the state
+// (Masu's has an empty VM as well); "loaded" has all but the vCPU's state. Masu's copies have a
+// disk with an overlay, a network interface, a vsock and a jail; the floor's have one memory slot
+// and one vCPU.
 #include <unistd.h>
 
 #include <algorithm>

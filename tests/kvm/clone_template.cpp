@@ -59,6 +59,7 @@ CloneTemplate::CloneTemplate() : files_(clone_payload()), path_(files_.folder() 
     drive.is_read_only = false;
     apply(action::SetDrive{drive});
     apply(action::SetNetworkInterface{{.iface_id = "eth0", .passt_fd = theirs.release()}});
+    apply(action::SetVsock{{.uds_path = files_.folder() / "vsock"}});
     apply(action::StartInstance{});
     const auto deadline = std::chrono::steady_clock::now() + patience;
     while (!timer.since_start(Milestone::Init)) {
@@ -72,7 +73,8 @@ CloneTemplate::CloneTemplate() : files_(clone_payload()), path_(files_.folder() 
 
 std::string CloneTemplate::load(int network_fd) const {
     return fmt::format(R"({{"directory": "{}", "network_overrides": [)"
-                       R"({{"iface_id": "eth0", "passt_fd": {}}}]}})",
+                       R"({{"iface_id": "eth0", "passt_fd": {}}}], )"
+                       R"("vsock_override": {{"uds_path": "{{folder}}/vsock"}}}})",
                        path_, network_fd);
 }
 

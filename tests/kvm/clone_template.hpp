@@ -1,5 +1,5 @@
-// A snapshot of the payload clone.S with a disk and a network interface, made by a monitor, and
-// what a pool needs to have copies of it.
+// A snapshot of the payload clone.S with a disk, a network interface and a vsock, made by a
+// monitor, and what a pool needs to have copies of it.
 #pragma once
 
 #include <array>
@@ -17,7 +17,8 @@ class CloneTemplate {
     CloneTemplate();
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
     [[nodiscard]] const TestFolder& folder() const noexcept { return files_.folder(); }
-    // The body of a copy's PUT /snapshot/load, whose network is descriptor `network_fd`.
+    // The body of a copy's PUT /snapshot/load, whose network is descriptor `network_fd`, and whose
+    // vsock is in the folder of a pool's VM.
     [[nodiscard]] std::string load(int network_fd) const;
 
   private:

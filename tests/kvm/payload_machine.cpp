@@ -102,7 +102,8 @@ PayloadMachine::PayloadMachine(std::span<const char> payload, unsigned vcpu_coun
         made.push_back(std::move(vcpu));
     }
     require(made.front().set_entry(entry));
-    vcpus = require(kvm::VcpuSet::create(std::move(made), handlers_, metrics, boot_timer_));
+    vcpus = require(kvm::VcpuSet::create(std::move(made), metrics, boot_timer_));
+    vcpus->handle_exits(handlers_);
 }
 
 PayloadMachine::~PayloadMachine() = default;

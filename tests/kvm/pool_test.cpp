@@ -220,6 +220,32 @@ TEST_CASE("a jailed VM of a pool does not reach another's folder") {
     CHECK_FALSE(std::filesystem::exists(vms[1].names.folder + "/saved"));
 }
 
+TEST_CASE("what was read ahead of a launch is of no use once the snapshot is another") {
+    Rig rig(2, Level::Forked);
+    REQUIRE(rig.turn_until([&] { return rig.pool->counts().ready == 2; }));
+    const auto state = rig.from.path() + "/state";
+    std::filesystem::copy_file(state, state + ".new");
+    std::filesystem::rename(state + ".new", state);
+    rig.reply_of(rig.launch(1).front());
+    std::ofstream(state) << "MASUSNAP, but no more";
+    std::string error;
+    rig.pool->launch({}, [&](Result<PooledVm> vm) { error = vm ? "" : vm.error().message; });
+    REQUIRE(rig.turn_until([&] { return !error.empty(); }));
+    CHECK(error.contains(state));
+}
+
+TEST_CASE("each VM of a pool has a vsock of its own, which goes with it") {
+    Rig rig(2);
+    for (const auto& vm : rig.launch(2)) {
+        rig.reply_of(vm);
+        const auto path = vm.names.folder + "/vsock";
+        const auto client = connect_unix_now(path);
+        CHECK_MESSAGE(client, path);
+        REQUIRE(rig.pool->end_vm(vm.names.id));
+        CHECK(rig.turn_until([&] { return !std::filesystem::exists(path); }));
+    }
+}
+
 TEST_CASE("VMs do not outlive the process that forked them, nor their owner") {
     std::vector<pid_t> pids;
     {

@@ -138,6 +138,11 @@ Result<VmmAction> put_working_set(const Call& call) {
     return action::EndWorkingSet{};
 }
 
+Result<VmmAction> put_snapshot_prepare(const Call& call) {
+    auto body = TRY(JsonObject::parse(call.body, "snapshot/prepare"));
+    return action::PrepareLoad{TRY(read_snapshot_load(body))};
+}
+
 Result<VmmAction> put_snapshot_load(const Call& call) {
     auto body = TRY(JsonObject::parse(call.body, "snapshot/load"));
     return TRY(read_snapshot_load(body));
@@ -191,7 +196,7 @@ struct Route {
     Result<VmmAction> (*handler)(const Call&);
 };
 
-constexpr std::array<Route, 32> routes{{
+constexpr std::array<Route, 33> routes{{
     {"GET", "/", plain<action::GetInstanceInfo>},
     {"GET", "/version", plain<action::GetVersion>},
     {"GET", "/machine-config", plain<action::GetMachineConfig>},
@@ -216,6 +221,7 @@ constexpr std::array<Route, 32> routes{{
     {"PUT", "/snapshot/create", put_snapshot_create},
     {"GET", "/snapshot/create", plain<action::GetSaveProgress>},
     {"PUT", "/snapshot/load", put_snapshot_load},
+    {"PUT", "/snapshot/prepare", put_snapshot_prepare},
     {"PUT", "/snapshot/working-set", put_working_set},
     {"PATCH", "/vm", patch_vm},
     {"GET", "/vm/config", plain<action::GetVmConfig>},

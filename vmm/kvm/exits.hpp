@@ -5,12 +5,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "base/metrics.hpp"
 #include "devices/bus.hpp"
-#include "vmm/machine.hpp"
+#include "vmm/stop_event.hpp"
 
 namespace masu::kvm {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "vmm/jail/jail.hpp"
 
@@ -29,11 +30,10 @@ StopEvent run_failure(unsigned index, int error) {
 
 }  // namespace
 
-Result<std::unique_ptr<VcpuSet>> VcpuSet::create(std::vector<Vcpu> vcpus,
-                                                 const ExitHandlers& handlers, Metrics& metrics,
+Result<std::unique_ptr<VcpuSet>> VcpuSet::create(std::vector<Vcpu> vcpus, Metrics& metrics,
                                                  BootTimer& boot_timer, jail::FilterMode filters) {
     install_kick_handler();
-    std::unique_ptr<VcpuSet> set(new VcpuSet(handlers, metrics, boot_timer, filters));
+    std::unique_ptr<VcpuSet> set(new VcpuSet(metrics, boot_timer, filters));
     for (auto& vcpu : vcpus)
         set->workers_.push_back(std::make_unique<Worker>(std::move(vcpu)));
     for (auto& worker : set->workers_) {
@@ -48,9 +48,8 @@ Result<std::unique_ptr<VcpuSet>> VcpuSet::create(std::vector<Vcpu> vcpus,
     return set;
 }
 
-VcpuSet::VcpuSet(const ExitHandlers& handlers, Metrics& metrics, BootTimer& boot_timer,
-                 jail::FilterMode filters)
-    : handlers_(handlers), counters_(metrics), boot_timer_(boot_timer), filters_(filters) {}
+VcpuSet::VcpuSet(Metrics& metrics, BootTimer& boot_timer, jail::FilterMode filters)
+    : counters_(metrics), boot_timer_(boot_timer), filters_(filters) {}
 
 VcpuSet::~VcpuSet() {
     stop();
@@ -103,7 +102,7 @@ bool VcpuSet::take_exit(Worker& worker, int error) {
         return false;
     }
     boot_timer_.mark(Milestone::KernelEntry);
-    if (auto stop = handle_exit(worker.vcpu.state(), worker.vcpu.page(), handlers_, counters_)) {
+    if (auto stop = handle_exit(worker.vcpu.state(), worker.vcpu.page(), *handlers_, counters_)) {
         finish_with(std::move(*stop));
         return false;
     }
@@ -123,8 +122,29 @@ void VcpuSet::complete_exit(Worker& worker) {
 
 void VcpuSet::finish_with(StopEvent event) {
     give_order(Order::Finish);
-    if (!stop_reported_.exchange(true) && handlers_.stop)
-        handlers_.stop(std::move(event));
+    if (stop_reported_.exchange(true))
+        return;
+    {
+        const std::lock_guard lock(mutex_);
+        if (handlers_ == nullptr) {
+            early_stop_ = std::move(event);
+            return;
+        }
+    }
+    if (handlers_->stop)
+        handlers_->stop(std::move(event));
+}
+
+// resume() gives the threads the mutex after this, and with it the handlers.
+void VcpuSet::handle_exits(const ExitHandlers& handlers) {
+    std::optional<StopEvent> early;
+    {
+        const std::lock_guard lock(mutex_);
+        handlers_ = &handlers;
+        early = std::exchange(early_stop_, std::nullopt);
+    }
+    if (early && handlers.stop)
+        handlers.stop(std::move(*early));
 }
 
 void VcpuSet::give_order(Order order) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "base/log.hpp"
@@ -24,15 +25,17 @@ enum class VcpuState { Created, Running, Paused, Finished };
 // handler may wait. Destruction stops and joins.
 class VcpuSet {
   public:
-    // Takes vCPUs whose registers are set (the boot processor first), and starts their threads,
-    // which wait in Created, each behind its filter. Handlers, metrics and timer are borrowed.
+    // Takes vCPUs (the boot processor first), and starts their threads, which wait in Created, each
+    // behind its filter. Metrics and timer are borrowed.
     [[nodiscard]] static Result<std::unique_ptr<VcpuSet>> create(
-        std::vector<Vcpu> vcpus, const ExitHandlers& handlers, Metrics& metrics,
-        BootTimer& boot_timer, jail::FilterMode filters = jail::FilterMode::Off);
+        std::vector<Vcpu> vcpus, Metrics& metrics, BootTimer& boot_timer,
+        jail::FilterMode filters = jail::FilterMode::Off);
     ~VcpuSet();
     VcpuSet(const VcpuSet&) = delete;
     VcpuSet& operator=(const VcpuSet&) = delete;
 
+    // Once, before the first resume(). Borrowed. A thread that could not be confined says so now.
+    void handle_exits(const ExitHandlers& handlers);
     // Created or Paused -> Running. Idempotent; nothing once Finished.
     void resume();
     // When it returns no vCPU is in the guest or in a handler, and every exit begun is completed:
@@ -50,8 +53,7 @@ class VcpuSet {
     struct Worker;
     enum class Order : std::uint8_t { Wait, Run, Finish };
 
-    VcpuSet(const ExitHandlers& handlers, Metrics& metrics, BootTimer& boot_timer,
-            jail::FilterMode filters);
+    VcpuSet(Metrics& metrics, BootTimer& boot_timer, jail::FilterMode filters);
     void thread_main(Worker& worker);
     void run_until_ordered(Worker& worker);
     bool take_exit(Worker& worker, int error);
@@ -59,13 +61,14 @@ class VcpuSet {
     void give_order(Order order);
     void finish_with(StopEvent event);
 
-    const ExitHandlers& handlers_;
+    const ExitHandlers* handlers_ = nullptr;
     ExitCounters counters_;
     BootTimer& boot_timer_;
     const jail::FilterMode filters_;
     mutable std::mutex mutex_;  // guards Worker::state; order_ changes only under it
     std::condition_variable changed_;
     std::atomic<Order> order_{Order::Wait};
+    std::optional<StopEvent> early_stop_;  // of before handle_exits(); under mutex_
     std::atomic<bool> stop_reported_{false};
     std::vector<std::unique_ptr<Worker>> workers_;  // last: the threads end before the rest goes
 };

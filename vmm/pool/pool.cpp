@@ -156,7 +156,7 @@ Result<> Pool::begin_worker() {
         return begun;
     }
     if (settings_.level == Level::Forked) {
-        placed.to_ask = {{.method = "GET", .path = "/", .body = {}}};
+        placed.to_ask = {{"PUT", "/snapshot/prepare", load_body(settings_.load, false)}};
     } else {
         placed.to_ask.assign(settings_.setup.rbegin(), settings_.setup.rend());
         placed.to_ask.push_back({"PUT", "/snapshot/load", load_body(settings_.load, false)});

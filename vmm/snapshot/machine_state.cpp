@@ -322,6 +322,13 @@ Result<MachineState> decode(std::span<const std::byte> file) {
     return state;
 }
 
+std::vector<kvm::CpuidLeaves> shown_cpuid(const MachineState& state) {
+    std::vector<kvm::CpuidLeaves> shown;
+    for (const auto& vcpu : state.vcpus)
+        shown.push_back(vcpu.cpuid);
+    return shown;
+}
+
 Result<MachineState> load_state(const std::string& path, SnapshotId* id) {
     const auto text = TRY(read_file(path, max_state_size));
     auto state = decode(std::as_bytes(std::span(text)));

@@ -39,6 +39,9 @@ struct MachineState {
     std::string metadata;  // JSON that PUT /mmds had set; empty: none
 };
 
+// What the guest of each vCPU knows its CPU by.
+[[nodiscard]] std::vector<kvm::CpuidLeaves> shown_cpuid(const MachineState& state);
+
 [[nodiscard]] std::vector<std::byte> encode(const MachineState& state);
 
 // Everything that can be judged without KVM is checked here: structure, checksums, bounds, and that

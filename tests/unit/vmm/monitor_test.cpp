@@ -120,6 +120,8 @@ struct Bench {
     std::unique_ptr<Console> console = *Console::create(*loop, Log());
     Record record;
     std::vector<MonitorExit> exits;
+    std::string refuse_vm = "no KVM here";
+    std::vector<std::size_t> vms_asked_for;  // numbers of their vCPUs
     Monitor monitor;
 
     explicit Bench(bool reboot = true)
@@ -148,6 +150,11 @@ struct Bench {
                        record.readdressed = source.readdressed;
                        record.calls.emplace_back("restore " + source.memory_path);
                        return std::make_unique<FakeMachine>(record, std::move(context));
+                   },
+                   .make_vm = [this](std::vector<kvm::CpuidLeaves> shown, bool,
+                                     const kvm::EmptyVm::Threads&) -> Result<kvm::EmptyVm> {
+                       vms_asked_for.push_back(shown.size());
+                       return fail("{}", refuse_vm);
                    },
                    .ended = [this](const MonitorExit& exit) { exits.push_back(exit); }},
                   Log(), VmConfig{.id = "vm-1"}, reboot) {}
@@ -897,6 +904,26 @@ TEST_CASE("a differential save builds on the one before, or says why there is no
                                            .state_path = saved.folder + "/own/state",
                                            .memory_path = saved.folder + "/own/memory"};
     CHECK(other.refusal(load).contains("masu snapshot collapse"));
+}
+
+TEST_CASE("what can be judged before a load is refused when it is prepared") {
+    const SavedVm saved;
+    const auto prepare = action::PrepareLoad{saved.load()};
+    Bench bench;
+    CHECK(bench.refusal(prepare).contains(saved.folder + "/state"));
+    make_savable(bench.record);
+    start_without_disks(bench);
+    REQUIRE(bench.apply(action::Pause{}));
+    REQUIRE(bench.refusal(saved.create()).empty());
+    CHECK(bench.refusal(prepare).contains("not possible after the instance has started"));
+    Bench other;
+    other.refuse_vm = "this host's CPU lacks much";
+    make_savable(other.record);
+    CHECK(other.refusal(prepare) == "this host's CPU lacks much");
+    CHECK(other.vms_asked_for == std::vector<std::size_t>{1});
+    // Only what is ahead is missing: the load does all of it by itself.
+    REQUIRE(other.refusal(saved.load()).empty());
+    CHECK(other.record.calls.back().starts_with("restore"));
 }
 
 TEST_CASE("a working set is recorded once, and used from then on") {

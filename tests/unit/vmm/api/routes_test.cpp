@@ -96,6 +96,13 @@ TEST_CASE("a full drive is read to the last field") {
     CHECK(drive.rate_limiter.ops == TokenBucketConfig{1, 2, 0});
 }
 
+TEST_CASE("a load is prepared by its own body") {
+    const auto prepared = route({"PUT", "/snapshot/prepare", R"({"directory": "/s"})"});
+    REQUIRE(is<action::PrepareLoad>(prepared));
+    CHECK(std::get<action::PrepareLoad>(*prepared).load.state_path == "/s/state");
+    CHECK_FALSE(route({"PUT", "/snapshot/prepare", "{}"}));
+}
+
 TEST_CASE("a load with other backends and another identity is read to the last field") {
     const auto loaded = route({"PUT", "/snapshot/load", R"({
         "snapshot_path": "/s", "mem_backend": {"backend_type": "File", "backend_path": "/m"},

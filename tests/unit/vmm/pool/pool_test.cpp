@@ -265,14 +265,16 @@ TEST_CASE("without processes there are no VMs, and the reason is told") {
 TEST_CASE("the level forked loads and starts in one request") {
     Rig rig({.size = 1, .level = Level::Forked});
     REQUIRE(rig.fill());
-    CHECK(rig.host.workers.at(1).asked == std::vector<std::string>{"GET /"});
+    CHECK(rig.host.workers.at(1).asked == std::vector<std::string>{"PUT /snapshot/prepare"});
     REQUIRE(rig.launch());
-    CHECK(rig.host.workers.at(1).asked == std::vector<std::string>{"GET /", "PUT /snapshot/load"});
+    CHECK(rig.host.workers.at(1).asked ==
+          std::vector<std::string>{"PUT /snapshot/prepare", "PUT /snapshot/load"});
     CHECK(rig.host.workers.at(1).bodies[1].starts_with(R"({"resume_vm":true,)"));
     REQUIRE(rig.fill());
     REQUIRE(rig.launch({{"PUT", "/mmds", "{}"}}));
-    CHECK(rig.host.workers.at(2).asked ==
-          std::vector<std::string>{"GET /", "PUT /snapshot/load", "PUT /mmds", "PATCH /vm"});
+    CHECK(rig.host.workers.at(2).asked == std::vector<std::string>{"PUT /snapshot/prepare",
+                                                                   "PUT /snapshot/load",
+                                                                   "PUT /mmds", "PATCH /vm"});
 }
 
 TEST_CASE("setup comes between the load and readiness, and the most VMs are a bound") {
