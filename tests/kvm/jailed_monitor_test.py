@@ -156,8 +156,8 @@ class JailTest(unittest.TestCase):
         path.write_bytes(content)
         return path
 
-    def monitor(self, name, *arguments, jail=("--jail",)):
-        self.monitors.append(Monitor(self.folder / name, *jail, *arguments))
+    def monitor(self, name, *arguments):
+        self.monitors.append(Monitor(self.folder / name, *arguments))
         return self.monitors[-1]
 
     def configure(self, monitor, code, folder=None, **drives):
@@ -253,16 +253,15 @@ class JailTest(unittest.TestCase):
         monitor.do("PUT", "/actions", action_type="Stop")
         self.assertEqual(monitor.end()[0], 0)
 
-    def test_without_the_option_there_is_none_and_no_word_of_it(self):
-        monitor = self.monitor("free", jail=())
-        self.assertNotIn("jail", monitor.do("GET", "/"))
+    def test_without_a_jail_it_says_so(self):
+        monitor = self.monitor("free", "--no-jail")
+        self.assertEqual(monitor.do("GET", "/")["jail"], "none")
         # Where the tests themselves run behind a filter, it is inherited.
         self.assertEqual(self.seccomp_of(monitor.process.pid), self.seccomp_of("self"))
-        monitor.do("PUT", "/vsock", guest_cid=3, uds_path=str(monitor.folder / "vsock"))
         monitor.process.send_signal(signal.SIGTERM)
         self.assertEqual(monitor.end()[0], 0)
-        self.assertEqual((monitor.folder / "stderr").read_text(), "")
-        self.assertNotIn("jail", (monitor.folder / "log").read_text())
+        for name in ("stderr", "log"):
+            self.assertIn("there is no jail (--no-jail)", (monitor.folder / name).read_text())
 
     @staticmethod
     def seccomp_of(process):
@@ -350,10 +349,9 @@ class JailTest(unittest.TestCase):
     def test_options_that_contradict_each_other_are_refused(self):
         socket_path = str(self.folder / "socket")
         for arguments, words in (
-                (("--jail", "--fork-server-fd", "3"), "--fork-server-fd"),
-                (("--api-sock", socket_path, "--jail-read", "/usr"), "need --jail"),
-                (("--api-sock", socket_path, "--seccomp", "log"), "need --jail"),
-                (("--api-sock", socket_path, "--jail", "--seccomp", "maybe"), "kill or log")):
+                (("--api-sock", socket_path, "--no-jail", "--jail-read", "/usr"), "contradicts"),
+                (("--api-sock", socket_path, "--no-jail", "--seccomp", "log"), "contradicts"),
+                (("--api-sock", socket_path, "--seccomp", "maybe"), "kill or log")):
             result = subprocess.run([MASU_VMM, *arguments], capture_output=True, text=True,
                                     check=False, timeout=PATIENCE)  # fmt: skip
             self.assertEqual(result.returncode, 153, arguments)

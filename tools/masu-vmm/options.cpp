@@ -22,7 +22,6 @@ enum Name : int {
     ForkServerFd,
     Help,
     Id,
-    Jail,
     JailRead,
     JailSocket,
     JailWrite,
@@ -31,6 +30,7 @@ enum Name : int {
     MaxPayload,
     MetricsPath,
     NoApi,
+    NoJail,
     NoReboot,
     PoolSocket,
     ReadyFd,
@@ -52,7 +52,6 @@ constexpr std::array<option, 27> known{{
     {"help", no_argument, nullptr, Help},
     {"http-api-max-payload-size", required_argument, nullptr, MaxPayload},
     {"id", required_argument, nullptr, Id},
-    {"jail", no_argument, nullptr, Jail},
     {"jail-read", required_argument, nullptr, JailRead},
     {"jail-socket", required_argument, nullptr, JailSocket},
     {"jail-write", required_argument, nullptr, JailWrite},
@@ -60,6 +59,7 @@ constexpr std::array<option, 27> known{{
     {"log-path", required_argument, nullptr, LogPath},
     {"metrics-path", required_argument, nullptr, MetricsPath},
     {"no-api", no_argument, nullptr, NoApi},
+    {"no-jail", no_argument, nullptr, NoJail},
     {"no-reboot", no_argument, nullptr, NoReboot},
     {"pool-sock", required_argument, nullptr, PoolSocket},
     {"ready-fd", required_argument, nullptr, ReadyFd},
@@ -117,9 +117,6 @@ Result<> set_option(Options& options, int name, const char* value) {
         case Id:
             options.id = value;
             return check_instance_id(options.id);
-        case Jail:
-            options.jailed = true;
-            return {};
         case JailRead:
             options.jail.files.read.emplace_back(value);
             return {};
@@ -144,6 +141,9 @@ Result<> set_option(Options& options, int name, const char* value) {
             return {};
         case NoApi:
             options.api = false;
+            return {};
+        case NoJail:
+            options.no_jail = true;
             return {};
         case NoReboot:
             options.reboot = false;
@@ -178,20 +178,17 @@ Result<> set_option(Options& options, int name, const char* value) {
     }
 }
 
-// The process that forks a pool's monitors does what it is told, and so do they: each has its own.
 Result<> settle_jail(Options& options) {
-    options.jail.filters = jail::FilterMode::Off;
-    if (!options.jailed) {
-        if (options.jail.files.given() || options.seccomp)
-            return fail("--jail-read, --jail-write, --jail-socket and --seccomp need --jail");
+    if (!options.no_jail) {
+        options.jail.filters = options.seccomp.value_or(jail::FilterMode::Enforce);
         return {};
     }
-    if (options.fork_server_fd)
+    if (options.jail.files.given() || options.seccomp)
         return fail(
-            "--jail does not go with --fork-server-fd: each monitor is told of its own jail when "
+            "--no-jail contradicts --jail-read, --jail-write, --jail-socket and --seccomp: leave "
             "it "
-            "is forked");
-    options.jail.filters = options.seccomp.value_or(jail::FilterMode::Enforce);
+            "or them out");
+    options.jail.filters = jail::FilterMode::Off;
     return {};
 }
 
@@ -239,7 +236,7 @@ std::string help_text() {
 
 Usage: masu-vmm --api-sock PATH [--config-file FILE] [OPTION]...
        masu-vmm --no-api --config-file FILE [OPTION]...
-       masu-vmm --pool-sock PATH [--log-path FILE] [--level LEVEL] [--ready-fd N] [--jail...]
+       masu-vmm --pool-sock PATH [--log-path FILE] [--level LEVEL] [--ready-fd N] [--no-jail]
 
 Control
   --api-sock PATH        serve HTTP/JSON on a Unix socket at PATH (mode 0600)
@@ -265,15 +262,16 @@ Console
                          COM1 on standard input and output (default), nowhere, or on a Unix
                          socket at PATH that any number of clients may attach to
   --console-log FILE     also append serial output to FILE; at 10 MiB it moves to FILE.1
-Jail (docs/jail.md)
-  --jail                 confine this process before a client or a guest says anything; with
-                         --pool-sock, each VM of the pool before its snapshot is loaded
+Jail (docs/jail.md): this process confines itself before a client or a guest says anything; with
+--pool-sock, each VM of the pool before its snapshot is loaded
   --jail-read PATH       let it read PATH, a file or a folder with all below it. Once this or
   --jail-write PATH      (read, change, make, delete) is given, other files are out of reach, but
                          for those named by other options here and their folders. Repeat for more.
                          Without any: every file of this user's, /usr, /etc and the like read-only.
                          The VMs of a pool: these, their own folder, the snapshot, its disks
   --jail-socket PATH     let it make a Unix socket at PATH, as a vsock's is
+  --no-jail              do without all of it: a guest that breaks out of its VM can then do what this
+                         user can. Warns of it
   --seccomp kill|log     what a system call that is not allowed does: kill the monitor (default),
                          or only go to the kernel's log, to find out what is missing
 Observing

@@ -35,9 +35,9 @@ struct Options {
     std::optional<std::string> exit_file;
     std::optional<int> ready_fd;
     std::size_t max_payload = 51200;
-    bool jailed = false;
+    bool no_jail = false;
     std::optional<jail::FilterMode> seccomp;  // as given
-    jail::Options jail;                       // Off unless jailed
+    jail::Options jail;                       // what comes of both
 };
 
 // An error is a sentence for standard error; the exit status that goes with it is BadArguments.

@@ -37,6 +37,11 @@ Result<> run(const Options& options) {
     auto log = options.log_path
                    ? TRY(Log::to_file(*options.log_path, options.level.value_or(LogLevel::Info)))
                    : Log::to_stderr(options.level.value_or(LogLevel::Warn));
+    if (options.jail.filters == jail::FilterMode::Off) {
+        log.warn(jail::no_jail_warning);
+        if (options.log_path)
+            fmt::print(stderr, "masu-vmm: {}\n", jail::no_jail_warning);
+    }
     const auto loop = TRY(EventLoop::create());
     const auto host = TRY(pool::ForkServer::start(*loop, own_program));
     pool::PoolApi pool(*loop, *host, log, [&loop] { loop->stop(); }, options.jail);

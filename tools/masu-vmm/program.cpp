@@ -116,8 +116,12 @@ Result<> Program::set_up_console() {
 // Once what lies outside is open: log, console. Everything that a client or a guest says comes
 // later.
 Result<> Program::enter_jail() {
-    if (options_.jail.filters == jail::FilterMode::Off)
+    if (options_.jail.filters == jail::FilterMode::Off) {
+        log_.warn(jail::no_jail_warning);
+        if (options_.log_path && !options_.api_fd)  // a pool says it for all
+            fmt::print(stderr, "masu-vmm: {}\n", jail::no_jail_warning);
         return {};
+    }
     auto options = options_.jail;
     if (options.files.given())
         add_own_files(options_, options.files);

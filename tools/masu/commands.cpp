@@ -10,32 +10,39 @@
 #include <CLI/Validators.hpp>
 
 #include "tools/masu/host_file.hpp"
+#include "vmm/jail/jail.hpp"
 
 namespace masu::cli {
 
 void add_jail_options(CLI::App& command, JailOptions& options) {
-    auto* jail =
-        command.add_flag("--jail", options.on,
-                         "Confine the monitor to the system calls and files that this VM needs");
+    auto* none = command.add_flag(
+        "--no-jail", options.off,
+        "Do not confine the monitor to the system calls and files that this VM needs: a guest that "
+        "breaks out of its VM can then do what this user can");
     command
         .add_option("--jail-read", options.read,
                     "A file or folder that the monitor may read, beyond what the VM is made of. "
                     "Repeat for more")
-        ->needs(jail)
+        ->excludes(none)
         ->type_name(file_value)
         ->allow_extra_args(false)
         ->take_all();
     command
         .add_option("--jail-write", options.write,
                     "A file or folder that it may also change, for disks that the VM gets later")
-        ->needs(jail)
+        ->excludes(none)
         ->type_name(file_value)
         ->allow_extra_args(false)
         ->take_all();
 }
 
+void tell_of_jail(const JailOptions& options) {
+    if (options.off)
+        note(std::string(jail::no_jail_warning));
+}
+
 void set_jail(const JailOptions& options, VmRecord& record) {
-    record.jail = options.on;
+    record.jail = !options.off;
     record.jail_read.clear();
     record.jail_write.clear();
     for (const auto& path : options.read)

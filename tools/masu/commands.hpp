@@ -55,13 +55,15 @@ void add_output_option(CLI::App& command, OutputFormat& format);
 CLI::Option* add_choice(CLI::App& command, const std::string& names, std::string& value,
                         const std::vector<std::string>& words, const std::string& description);
 
-// --jail, --jail-read and --jail-write, of commands that start a monitor.
+// --no-jail, --jail-read and --jail-write, of commands that start a monitor.
 struct JailOptions {
-    bool on = false;
+    bool off = false;
     std::vector<std::string> read;
     std::vector<std::string> write;
 };
 void add_jail_options(CLI::App& command, JailOptions& options);
+// Warns where there is none.
+void tell_of_jail(const JailOptions& options);
 void set_jail(const JailOptions& options, VmRecord& record);
 
 // Where this user's state lies, and the store in it; short cuts for commands.

@@ -86,9 +86,11 @@ std::vector<std::string> arguments_for(const VmRecord& record, const VmFolder& f
         arguments.emplace_back("--no-reboot");
     if (record.boot_timer)
         arguments.emplace_back("--boot-timer");
+    jail::Options jail{.filters = jail::FilterMode::Off};
     if (record.jail)
-        for (auto& argument : jail::arguments({.files = jail_paths(record, folder)}))
-            arguments.push_back(std::move(argument));
+        jail = {.files = jail_paths(record, folder)};
+    for (auto& argument : jail::arguments(jail))
+        arguments.push_back(std::move(argument));
     return arguments;
 }
 

@@ -279,6 +279,7 @@ Result<int> finish_attached(Store& store, const VmFolder& folder, const VmRecord
 }
 
 Result<int> run(const RunOptions& options) {
+    tell_of_jail(options.jail);
     const auto places = TRY(find_own_places());
     Fd image_hold;
     auto record = TRY(make_record(options, places, image_hold));

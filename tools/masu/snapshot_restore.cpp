@@ -193,6 +193,7 @@ Result<Restored> start(Store& store, const Snapshot& snapshot, const RestoredMem
 }
 
 Result<int> restore(const RestoreOptions& options) {
+    tell_of_jail(options.jail);
     const auto snapshots = TRY(open_snapshot_store());
     auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));
@@ -234,6 +235,7 @@ Result<> check_networks(const Snapshot& snapshot, const RestoreOptions& options,
 }
 
 Result<int> clone(RestoreOptions options) {
+    tell_of_jail(options.jail);
     const auto snapshots = TRY(open_snapshot_store());
     const auto held = TRY(snapshots.hold(options.snapshot));
     const auto snapshot = TRY(snapshots.find(options.snapshot));

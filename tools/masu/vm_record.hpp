@@ -42,7 +42,7 @@ struct VmRecord {
     bool reboot = true;   // a guest's reboot starts it again
     bool remove = false;  // --rm
     bool boot_timer = false;
-    bool jail = false;  // --jail: its monitor is confined
+    bool jail = false;  // its monitor is confined
     // What it may use beyond what the VM is made of; absolute.
     std::vector<std::string> jail_read;
     std::vector<std::string> jail_write;

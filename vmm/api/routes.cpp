@@ -289,10 +289,9 @@ void write(JsonWriter& json, const InstanceInfo& info) {
         .field("id", info.id)
         .field("state", to_string(info.state))
         .field("vmm_version", version())
-        .field("app_name", "Masu");
-    if (!info.jail.empty())
-        json.field("jail", fmt::format("{}", fmt::join(info.jail, ", ")));
-    json.end_object();
+        .field("app_name", "Masu")
+        .field("jail", info.jail.empty() ? "none" : fmt::format("{}", fmt::join(info.jail, ", ")))
+        .end_object();
 }
 
 // Stock clients read this key and no other.

@@ -42,8 +42,8 @@ Result<> fix_descriptor_limit() {
 
 std::vector<std::string> arguments(const Options& options) {
     if (options.filters == FilterMode::Off)
-        return {};
-    std::vector<std::string> words{"--jail"};
+        return {"--no-jail"};
+    std::vector<std::string> words;
     if (options.filters == FilterMode::Log)
         words.insert(words.end(), {"--seccomp", "log"});
     for (const auto& path : options.files.read)

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/log.hpp"
@@ -20,6 +21,10 @@ struct Options {
 
 // The options of masu-vmm that ask for such a jail.
 [[nodiscard]] std::vector<std::string> arguments(const Options& options);
+
+// Of a monitor without a jail, for its log and standard error.
+inline constexpr std::string_view no_jail_warning =
+    "there is no jail (--no-jail): a guest that breaks out of its VM can do what this user can";
 
 // What confines the process, a word or two each, for a person: "seccomp", "no-new-privileges", ...
 using Walls = std::vector<std::string>;

@@ -43,7 +43,7 @@ Result<> enter_filter(ThreadKind kind, FilterMode mode) {
     if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0U, &program) < 0)
         return fail_errno(errno,
                           "the kernel takes no filter of system calls (it needs "
-                          "CONFIG_SECCOMP_FILTER)");
+                          "CONFIG_SECCOMP_FILTER); --no-jail does without");
     return {};
 }
 

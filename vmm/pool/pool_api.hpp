@@ -17,7 +17,7 @@ class PoolApi {
   public:
     // `ended` is called when DELETE /pool has ended everything. `jail` is PoolSettings::jail.
     PoolApi(EventLoop& loop, WorkerHost& host, Log log, std::function<void()> ended,
-            jail::Options jail = {.filters = jail::FilterMode::Off})
+            jail::Options jail)
         : loop_(loop),
           host_(host),
           log_(std::move(log)),

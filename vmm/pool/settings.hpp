@@ -35,7 +35,7 @@ struct PoolSettings {
     std::vector<std::string> monitor_arguments = {};  // more of masu-vmm's, for each
     // Of each monitor, which enters it before it loads. Its own folder and what `load` makes it
     // open need not be among the files.
-    jail::Options jail = {.filters = jail::FilterMode::Off};
+    jail::Options jail = {};
     // Workers are made anew this long after a launch, so that the guests come first.
     Nanoseconds refill_delay = 10'000'000;
 };

@@ -369,7 +369,7 @@ class RunTest(CliTest):
     def test_a_jailed_monitor_is_told_its_files_and_saves_among_them(self):
         state = os.path.join(self.folder, "state")
         kernel, disk, base = self.kernel("echo"), self.disk("disk"), self.disk("base")
-        result = self.masu("run", "--name", "a", "-d", "--jail", "--jail-read", kernel + "-later",
+        result = self.masu("run", "--name", "a", "-d", "--jail-read", kernel + "-later",
                            "--kernel", kernel, "--disk", disk,
                            "--disk", f"{base},overlay={self.folder}/o")  # fmt: skip
         self.assertEqual((result.returncode, result.stderr), (0, b""))
@@ -385,9 +385,10 @@ class RunTest(CliTest):
         self.assertFalse(os.path.exists(f"{state}/vms/a/snapshot-warm"))
 
         # Who restores it says so again.
-        for name, options in (("b", ("--jail",)), ("c", ())):
+        warning = b"masu: there is no jail (--no-jail): a guest that breaks out of its VM can do what this user can\n"
+        for name, options, said in (("b", (), b""), ("c", ("--no-jail",), warning)):
             result = self.masu("snapshot", "restore", "warm", "--name", name, "-d", *options)
-            self.assertEqual((result.returncode, result.stderr), (0, b""))
+            self.assertEqual((result.returncode, result.stderr), (0, said))
         self.assertIn(f"{state}/snapshots/warm", self.config("b")["jail"]["read"])
         self.assertNotIn(kernel + "-later", self.config("b")["jail"]["read"])
         self.assertNotIn("jail", self.config("c"))
@@ -396,14 +397,14 @@ class RunTest(CliTest):
         self.assertEqual(self.config("c")["snapshot/create"]["directory"], f"{state}/snapshots/cold")
 
     def test_a_jailed_monitor_makes_its_vsock_where_that_was_asked_for(self):
-        self.run_detached("a", "echo", options=("--jail", "--vsock", "auto"))
+        self.run_detached("a", "echo", options=("--vsock", "auto"))
         self.assertEqual(self.config("a")["jail"]["socket"], [])  # it lies among the VM's own
         path = os.path.join(self.folder, "elsewhere")
-        self.run_detached("b", "echo", options=("--jail", "--vsock", f"auto,uds={path}"))
+        self.run_detached("b", "echo", options=("--vsock", f"auto,uds={path}"))
         self.assertEqual(self.config("b")["jail"]["socket"], [path])
-        result = self.masu("run", "--kernel", self.kernel("echo"), "--jail-read", "/srv")
+        result = self.masu("run", "--kernel", self.kernel("echo"), "--no-jail", "--jail-read", "/srv")
         self.assertEqual(result.returncode, 2)
-        self.assertIn("--jail", result.stderr.decode())
+        self.assertIn("--no-jail", result.stderr.decode())
 
     def test_what_listens_beside_a_vsock_goes_with_the_vm(self):
         self.run_detached("a", "echo", options=("--vsock", "auto"))

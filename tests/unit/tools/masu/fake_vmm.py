@@ -228,7 +228,7 @@ def main():
         parser.add_argument("--" + flag)
     parser.add_argument("--no-reboot", action="store_true")
     parser.add_argument("--boot-timer", action="store_true")
-    parser.add_argument("--jail", action="store_true")
+    parser.add_argument("--no-jail", action="store_true")
     for flag in ("jail-read", "jail-write", "jail-socket"):
         parser.add_argument("--" + flag, action="append")
     flags = parser.parse_args()
@@ -236,7 +236,7 @@ def main():
         print("error /dev/kvm: there is none; load the kvm module", file=sys.stderr)
         sys.exit(1)
     monitor = Monitor(flags)
-    if flags.jail:
+    if not flags.no_jail:
         monitor.config["jail"] = {"read": flags.jail_read or [], "write": flags.jail_write or [],
                                   "socket": flags.jail_socket or []}
     Handler.monitor = monitor

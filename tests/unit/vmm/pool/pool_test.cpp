@@ -80,6 +80,9 @@ class FakeHost final : public WorkerHost {
     Events events_;
 };
 
+// There are no monitors to confine, nor snapshots.
+const jail::Options no_jail{.filters = jail::FilterMode::Off};
+
 struct Folder {
     std::string path = "/tmp/masu-pool-test-XXXXXX";
     Folder() { REQUIRE(::mkdtemp(path.data()) != nullptr); }
@@ -99,6 +102,7 @@ struct Rig {
 
     explicit Rig(PoolSettings settings = {}) {
         settings.folder = folder.path;
+        settings.jail = no_jail;
         if (settings.load.empty())
             settings.load = R"({"directory": "/snap"})";
         settings.refill_delay = 1'000'000;
@@ -319,7 +323,11 @@ TEST_CASE("a folder belongs to one pool at a time, and what a killed one left go
     Rig rig({.size = 1});
     REQUIRE(rig.fill());
     FakeHost other(*rig.loop);
-    PoolSettings settings{.size = 1, .folder = rig.folder.path, .load = R"({"directory": "/s"})"};
+    PoolSettings settings{.size = 1,
+                          .folder = rig.folder.path,
+                          .load = R"({"directory": "/s"})",
+                          .setup = {},
+                          .jail = no_jail};
     CHECK_FALSE(Pool::create(*rig.loop, other, settings, Log()));
     rig.pool.reset();
     std::filesystem::create_directories(rig.folder.path + "/vm-99/deep");
@@ -334,7 +342,11 @@ TEST_CASE("descriptors of the caller's follow the worker's socket") {
     Folder folder;
     auto loop = *EventLoop::create();
     FakeHost host(*loop);
-    PoolSettings settings{.size = 1, .folder = folder.path, .load = R"({"directory": "/s"})"};
+    PoolSettings settings{.size = 1,
+                          .folder = folder.path,
+                          .load = R"({"directory": "/s"})",
+                          .setup = {},
+                          .jail = no_jail};
     const auto pool =
         Pool::create(*loop, host, settings, Log(), [](const VmNames&) -> Result<std::vector<Fd>> {
             std::vector<Fd> descriptors;
@@ -366,7 +378,7 @@ TEST_CASE("the control socket makes a pool, launches a batch, and tells how it i
     auto loop = *EventLoop::create();
     FakeHost host(*loop);
     bool ended = false;
-    PoolApi pool(*loop, host, Log(), [&] { ended = true; });
+    PoolApi pool(*loop, host, Log(), [&] { ended = true; }, no_jail);
     const auto ask = [&](std::string_view method, std::string_view target, std::string_view body) {
         std::optional<api::HttpReply> reply;
         pool.handle({method, target, body},
