@@ -43,6 +43,13 @@ bool faults_can_be_handled() {
     return faults.has_value();
 }
 
+Result<std::unique_ptr<snapshot::ServedMemory>> serve(const kvm::GuestRam& ram,
+                                                      const std::string& socket,
+                                                      snapshot::ServedMemory::Lost lost) {
+    return snapshot::ServedMemory::connect(ram, TRY(snapshot::open_userfaultfd()), socket,
+                                           jail::FilterMode::Off, std::move(lost));
+}
+
 void write_file(const std::string& path, std::span<const std::byte> bytes) {
     std::ofstream file(path, std::ios::binary);
     file.write(reinterpret_cast<const char*>(bytes.data()),
@@ -183,7 +190,7 @@ TEST_CASE("memory is served page by page, as it was, to several threads") {
     CHECK_FALSE(ram.anonymous());
     {
         Ending ending;
-        const auto served = snapshot::ServedMemory::connect(ram, folder.socket(), ending.lost());
+        const auto served = serve(ram, folder.socket(), ending.lost());
         REQUIRE_MESSAGE(served, served.error().message);
         std::atomic<int> wrong{0};
         {
@@ -211,7 +218,7 @@ TEST_CASE("only what was touched is brought in; then it is told as this process'
     auto server = folder.serve();
     const auto ram = *kvm::GuestRam::create_served(memory_bytes);
     Ending ending;
-    const auto served = *snapshot::ServedMemory::connect(ram, folder.socket(), ending.lost());
+    const auto served = *serve(ram, folder.socket(), ending.lost());
     CHECK(snapshot::touched_pages(ram).count() == 0);
     ram.bytes()[2 * MiB] = std::byte{7};
     const auto touched = snapshot::touched_pages(ram);
@@ -242,7 +249,7 @@ TEST_CASE("the working set comes without being asked for") {
     auto server = folder.serve();
     const auto ram = *kvm::GuestRam::create_served(memory_bytes);
     Ending ending;
-    const auto served = *snapshot::ServedMemory::connect(ram, folder.socket(), ending.lost());
+    const auto served = *serve(ram, folder.socket(), ending.lost());
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     const auto here = [&](std::size_t page) { return snapshot::touched_pages(ram).has(page); };
     while (!(here(300) && here(301) && here(600) && here(639)) &&
@@ -262,7 +269,7 @@ TEST_CASE("pages that were given back are zeros from then on") {
     auto server = folder.serve();
     const auto ram = *kvm::GuestRam::create_served(memory_bytes);
     Ending ending;
-    const auto served = *snapshot::ServedMemory::connect(ram, folder.socket(), ending.lost());
+    const auto served = *serve(ram, folder.socket(), ending.lost());
     // One that is there, one that is not; the rest of their chunks as it was.
     const auto first = 256 * guest_page;
     const auto second = 2 * MiB + guest_page * 3;
@@ -301,7 +308,7 @@ TEST_CASE("memory that is damaged, or of another snapshot, ends the server with 
     const auto ram = *kvm::GuestRam::create_served(memory_bytes);
     Ending ending;
     auto reason = ending.reason.get_future();
-    auto served = *snapshot::ServedMemory::connect(ram, folder.socket(), ending.lost());
+    auto served = *serve(ram, folder.socket(), ending.lost());
     // This one waits for a page that does not come, until nobody handles faults any more.
     std::thread reader([&] { static_cast<void>(std::atomic_ref(ram.bytes()[2 * MiB]).load()); });
     REQUIRE(reason.wait_for(std::chrono::seconds(20)) == std::future_status::ready);
@@ -324,7 +331,7 @@ TEST_CASE(
         const auto ram = *kvm::GuestRam::create_served(memory_bytes);
         Ending ending;
         auto reason = ending.reason.get_future();
-        auto served = *snapshot::ServedMemory::connect(ram, folder.socket(), ending.lost());
+        auto served = *serve(ram, folder.socket(), ending.lost());
         {
             const Fd connection(::accept(listener.get(), nullptr, nullptr));
             const auto [text, faults] = receive_handover(connection);
@@ -350,8 +357,7 @@ TEST_CASE("a socket where nobody listens is told") {
     if (!faults_can_be_handled())
         return;
     const auto ram = *kvm::GuestRam::create_served(memory_bytes);
-    const auto served =
-        snapshot::ServedMemory::connect(ram, "/nonexistent/pages", [](const std::string&) {});
+    const auto served = serve(ram, "/nonexistent/pages", [](const std::string&) {});
     REQUIRE_FALSE(served);
     CHECK(
         served.error().message.starts_with("no page fault handler listens at /nonexistent/pages"));
