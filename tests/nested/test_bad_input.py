@@ -128,4 +128,5 @@ def no_permission_on_dev_kvm(host):
                       host.path("bin/masu"), "run", *small_vm(host))  # fmt: skip
     check(result.status == 1, f"status {result.status}")
     check("/dev/kvm" in result.errors and "permission" in result.errors.lower(), result.errors)
+    check("jail" not in result.errors, result.errors)
     check(len(result.errors.strip().splitlines()) == 1, result.errors)

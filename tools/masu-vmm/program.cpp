@@ -138,9 +138,10 @@ Result<> Program::enter_jail() {
     return {};
 }
 
-// To whoever asked for a file that the jail may be in the way of.
+// To whoever asked for a file that the jail may be in the way of. It never is in that of /dev/kvm,
+// and who may not use that hears of nothing else.
 Error Program::explain(Error error) const {
-    if (error.os_errno != EACCES || jail_.files.abi == 0)
+    if (error.os_errno != EACCES || jail_.files.abi == 0 || ::access("/dev/kvm", R_OK | W_OK) < 0)
         return error;
     error.message +=
         options_.jail.files.given()
