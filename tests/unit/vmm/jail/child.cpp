@@ -6,7 +6,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
+
 #include <doctest/doctest.h>
+
+#if defined(__has_feature)
+#define MASU_HAS_FEATURE(name) __has_feature(name)
+#else
+#define MASU_HAS_FEATURE(name) 0
+#endif
 
 namespace masu::test {
 
@@ -30,6 +38,16 @@ ChildEnd in_filter(jail::ThreadKind kind, jail::FilterMode mode, const std::func
             return 99;
         return body();
     });
+}
+
+bool has_sanitizer() {
+#if defined(__SANITIZE_ADDRESS__) || MASU_HAS_FEATURE(address_sanitizer) || \
+    MASU_HAS_FEATURE(thread_sanitizer) || MASU_HAS_FEATURE(memory_sanitizer)
+    std::printf("skipped: a sanitizer makes system calls that no filter allows\n");
+    return true;
+#else
+    return false;
+#endif
 }
 
 }  // namespace masu::test

@@ -19,4 +19,9 @@ struct ChildEnd {
 [[nodiscard]] ChildEnd in_filter(jail::ThreadKind kind, jail::FilterMode mode,
                                  const std::function<int()>& body);
 
+// Whether a sanitizer's runtime is in the process, which makes system calls that no filter allows
+// when a thread starts or memory is asked for. Says then that what needs more than a single call is
+// skipped.
+[[nodiscard]] bool has_sanitizer();
+
 }  // namespace masu::test

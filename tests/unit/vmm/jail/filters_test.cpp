@@ -174,6 +174,8 @@ TEST_CASE("no thread can do what an intruder wants") {
 }
 
 TEST_CASE("every thread has its memory, locks and clocks") {
+    if (has_sanitizer())
+        return;
     for (const auto kind : all_kinds) {
         CAPTURE(static_cast<int>(kind));
         const auto end = in_filter(kind, FilterMode::Enforce, lead_a_life);
@@ -183,6 +185,8 @@ TEST_CASE("every thread has its memory, locks and clocks") {
 }
 
 TEST_CASE("the loop has files, sockets, rings and threads") {
+    if (has_sanitizer())
+        return;
     CHECK(in_filter(ThreadKind::Loop, FilterMode::Enforce, use_the_loop).status == 0);
     CHECK(in_filter(ThreadKind::Loop, FilterMode::Enforce, use_files).status == 0);
 }
@@ -251,6 +255,8 @@ TEST_CASE("limits are asked for, and not changed") {
 }
 
 TEST_CASE("a thread narrows itself, and leaves the others as they are") {
+    if (has_sanitizer())
+        return;
     const auto with_thread = [](bool makes_socket) {
         return in_filter(ThreadKind::Loop, FilterMode::Enforce, [&] {
             bool entered = false;
