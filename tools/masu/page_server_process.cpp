@@ -5,6 +5,10 @@
 #include <array>
 #include <memory>
 
+// What CLI::App only declares: this file is linked without the other commands too.
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
 #include "tools/masu/child_program.hpp"
 #include "tools/masu/commands.hpp"
 #include "tools/masu/page_server.hpp"
