@@ -40,9 +40,10 @@ std::optional<Header> read_header(std::span<const std::byte> message) noexcept {
                   get16(at + 6), get16(at + 8), get16(at + 10)};
 }
 
-// Reads a name at `at`, following compression pointers (which only ever point back). Returns where
-// the name ends in place, or nothing. `plain` is cleared when a label holds odd characters: such a
-// name is skipped, and equals none that a rule could state.
+// Reads a name at `at`, following compression pointers (which only ever point back, to a name, so
+// not into the header: what stands there changes in an answer). Returns where the name ends in
+// place, or nothing. `plain` is cleared when a label holds odd characters: such a name is skipped,
+// and equals none that a rule could state.
 std::optional<std::size_t> read_name(std::span<const std::byte> message, std::size_t at,
                                      DnsText& text, bool& plain) noexcept {
     text.clear();
@@ -61,7 +62,7 @@ std::optional<std::size_t> read_name(std::span<const std::byte> message, std::si
             if (!end)
                 end = at + 2;
             const std::size_t target = get16(&message[at]) & 0x3fff;
-            if (target >= at)
+            if (target >= at || target < header_size)
                 return std::nullopt;
             at = target;
             continue;

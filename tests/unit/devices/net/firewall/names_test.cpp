@@ -262,6 +262,11 @@ TEST_CASE("DNS names with odd labels match nothing, and loops of pointers end") 
     for (const auto value : {1U, query_flags, 1U, 0U, 0U, 0U, 0xc00cU, 1U, 1U})
         add16(loop, value);
     CHECK_FALSE(read_dns_query(loop));
+    // The header holds no name, even where its bytes could be one: here the root's.
+    Bytes header;
+    for (const auto value : {1U, query_flags, 1U, 0U, 0U, 0U, 0xc003U, 1U, 1U})
+        add16(header, value);
+    CHECK_FALSE(read_dns_query(header));
     DnsAnswer answer;
     const auto asked = question("a.b", 1);
     // An alias chain that comes back to itself.
