@@ -7,6 +7,7 @@
 
 #include "base/bytes.hpp"
 #include "devices/net/frame.hpp"
+#include "devices/net/services/dhcp.hpp"
 
 namespace masu::net {
 namespace {
@@ -40,7 +41,7 @@ std::optional<std::size_t> discovery_options(std::uint8_t type) {
 }
 
 bool is_dhcp_port(std::uint16_t port) {
-    return port == 67 || port == 68;
+    return port == dhcp_server_port || port == dhcp_client_port;
 }
 
 }  // namespace
@@ -131,7 +132,6 @@ void MacTranslation::exchange_in_dhcp(Checksummed& message) const noexcept {
     constexpr std::size_t hardware = udp_header_size + 1;
     constexpr std::size_t client_address = udp_header_size + 28;
     constexpr std::size_t cookie = udp_header_size + 236;
-    constexpr std::uint32_t magic = 0x63825363;
     constexpr std::uint8_t pad = 0;
     constexpr std::uint8_t client_identifier = 61;
     constexpr std::uint8_t end = 255;
@@ -139,7 +139,7 @@ void MacTranslation::exchange_in_dhcp(Checksummed& message) const noexcept {
         message.byte(hardware + 1) != mac_size)
         return;
     message.exchange(client_address);
-    if (message.size() < cookie + 4 || get32(message.at(cookie)) != magic)
+    if (message.size() < cookie + 4 || get32(message.at(cookie)) != dhcp_magic_cookie)
         return;
     for (auto at = cookie + 4; at + 2 <= message.size();) {
         const auto code = message.byte(at);

@@ -186,8 +186,7 @@ Result<> settle_jail(Options& options) {
     if (options.jail.files.given() || options.seccomp)
         return fail(
             "--no-jail contradicts --jail-read, --jail-write, --jail-socket and --seccomp: leave "
-            "it "
-            "or them out");
+            "it or them out");
     options.jail.filters = jail::FilterMode::Off;
     return {};
 }

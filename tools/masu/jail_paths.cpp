@@ -1,9 +1,8 @@
 // By the VM's record.
 #include "tools/masu/jail_paths.hpp"
 
-#include <unistd.h>
-
 #include "base/atomic_file.hpp"
+#include "vmm/jail/vm_files.hpp"
 
 namespace masu::cli {
 
@@ -12,17 +11,12 @@ jail::FileRules jail_paths(const VmRecord& record, const VmFolder& folder) {
     const auto own = folder.file("");
     rules.write.push_back(own);
     rules.write.push_back(record.socket_folder);
-    // For reboots too. A restored VM runs without them, should they be gone.
-    for (const auto& path : {record.kernel, record.initrd.value_or("")})
-        if (!path.empty() && ::access(path.c_str(), F_OK) == 0)
-            rules.read.push_back(path);
+    jail::add_boot_files(rules, record.kernel, record.initrd);
     for (const auto& disk : record.disks) {
-        const bool base = disk.read_only || disk.overlay;
-        (base ? rules.read : rules.write).push_back(disk.path);
-        if (!disk.overlay || disk.overlay->starts_with(own))
-            continue;
-        const bool there = ::access(disk.overlay->c_str(), F_OK) == 0;
-        rules.write.push_back(there ? *disk.overlay : folder_of(*disk.overlay));
+        // An overlay in the VM's own folder has a rule already.
+        const bool own_overlay = disk.overlay && disk.overlay->starts_with(own);
+        jail::add_disk(rules, disk.path, disk.read_only || own_overlay,
+                       own_overlay ? std::nullopt : disk.overlay);
     }
     if (record.vsock && folder_of(record.vsock->path) != record.socket_folder + "/")
         rules.sockets.push_back(record.vsock->path);

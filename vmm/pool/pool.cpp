@@ -16,6 +16,7 @@
 #include "vmm/api/bodies.hpp"
 #include "vmm/api/json_reader.hpp"
 #include "vmm/snapshot/loaded_files.hpp"
+#include "vmm/snapshot/read_ahead.hpp"
 
 namespace masu::pool {
 namespace {
@@ -183,7 +184,7 @@ Result<jail::Options> Pool::jail_for(const PooledVm& vm) {
     const auto load = TRY(api::read_snapshot_load(body));
     if (!saved_config_ || saved_config_->state_path != load.state_path)
         saved_config_ = {.state_path = load.state_path,
-                         .settings = TRY(snapshot::saved_config(load.state_path))};
+                         .settings = TRY(snapshot::read_state(load.state_path)).settings};
     auto files = TRY(snapshot::loaded_files(saved_config_->settings, load));
     const auto add = [](std::vector<std::string>& to, std::vector<std::string>& from) {
         std::ranges::move(from, std::back_inserter(to));

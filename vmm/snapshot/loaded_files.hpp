@@ -11,12 +11,9 @@
 
 namespace masu::snapshot {
 
-// The settings of the machine that was saved in a state file.
-[[nodiscard]] Result<std::vector<VmmAction>> saved_config(const std::string& state_path);
-
 // The snapshot's own files, the disks and overlays as `load` has them, what a reboot of the guest
-// reads, and where its vsock's socket is made. `config` is the snapshot's saved_config(). What is
-// reached through /proc, as an inherited descriptor is, needs no rule and gets none.
+// reads, and where its vsock's socket is made. `config` is ReadState::settings of the snapshot.
+// What is reached through /proc, as an inherited descriptor is, needs no rule and gets none.
 [[nodiscard]] Result<jail::FileRules> loaded_files(std::vector<VmmAction> config,
                                                    const action::LoadSnapshot& load);
 

@@ -14,7 +14,6 @@ constexpr std::size_t fixed_size = 236;
 constexpr std::size_t ciaddr_at = 12;
 constexpr std::size_t giaddr_at = 24;
 constexpr std::size_t chaddr_at = 28;
-constexpr std::uint32_t magic_cookie = 0x63825363;
 constexpr std::size_t smallest_message = 300;  // what BOOTP clients insist on
 
 constexpr std::uint32_t lease_seconds = 3600;
@@ -154,7 +153,7 @@ bool answer_dhcp(const ServiceConfig& config, std::span<const std::byte> message
     if (message.size() < fixed_size + 4 || get8(message.data()) != 1 || get8(&message[1]) != 1 ||
         get8(&message[2]) != 6 || get32(&message[giaddr_at]) != 0 ||
         get_mac(&message[chaddr_at]) != config.guest_mac ||
-        get32(&message[fixed_size]) != magic_cookie)
+        get32(&message[fixed_size]) != dhcp_magic_cookie)
         return false;
     const auto request = parse_options(message.subspan(fixed_size + 4));
     if (!request)
@@ -174,7 +173,7 @@ bool answer_dhcp(const ServiceConfig& config, std::span<const std::byte> message
     writer.address(nak ? Address::v4(0) : client);
     writer.address(nak || inform ? Address::v4(0) : network.address);
     writer.address(Address::v4(0)).address(Address::v4(0));
-    writer.bytes(message.subspan(chaddr_at, 16)).zeros(64 + 128).u32(magic_cookie);
+    writer.bytes(message.subspan(chaddr_at, 16)).zeros(64 + 128).u32(dhcp_magic_cookie);
     writer.u8(MessageType).u8(1).u8(type);
     writer.u8(ServerIdentifier).u8(4).address(server_address(network));
     if (!nak)

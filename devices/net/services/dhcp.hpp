@@ -11,6 +11,8 @@ namespace masu::net {
 
 inline constexpr std::uint16_t dhcp_server_port = 67;
 inline constexpr std::uint16_t dhcp_client_port = 68;
+// RFC 2131, 3: before the options.
+inline constexpr std::uint32_t dhcp_magic_cookie = 0x63825363;
 
 // The answer to one DHCP message (the UDP payload) of the guest as a whole frame in `out`; false
 // when there is none to give: not a request, malformed, or for another server. `config.ipv4` is

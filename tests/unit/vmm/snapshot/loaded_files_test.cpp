@@ -1,5 +1,6 @@
 // Which files a snapshot's machine is let use.
 #include "vmm/snapshot/loaded_files.hpp"
+#include "vmm/snapshot/read_ahead.hpp"
 
 #include <algorithm>
 #include <cstdlib>
@@ -121,5 +122,5 @@ TEST_CASE("what no load could mean is refused") {
     Saved saved;
     saved.load.uds_path = "/run/mine.vsock";
     CHECK_FALSE(snapshot::loaded_files(saved.config, saved.load));
-    CHECK_FALSE(snapshot::saved_config(saved.folder + "/none"));
+    CHECK_FALSE(snapshot::read_state(saved.folder + "/none"));
 }
