@@ -26,7 +26,7 @@ use_debian() {
   for d in dev proc sys tmp; do mount --bind /$d /mnt/$d; done
 }
 echo "GUEST-READY=$(cut -d' ' -f1 /proc/uptime)"
-( . /job )
+( trap '[ $? = 0 ] || echo "GUEST-FAILED-AT=$LINENO: $(sed -n ${LINENO}p /job)"' EXIT; . /job )
 echo "GUEST-DONE=$?"
 sync
 poweroff -f

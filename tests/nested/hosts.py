@@ -4,6 +4,7 @@ Both speak the protocol of agent.cpp, so a test cannot tell them apart.
 """
 
 import base64
+import contextlib
 import os
 import re
 import shlex
@@ -90,13 +91,15 @@ class Program:
 
 class Host:
     """Runs programs through an agent on a pipe. `directory` maps a name ("debian", "build") to
-    where those files are on this host; `scratch` is a directory for a test's own files."""
+    where those files are on this host; `scratch` is a directory for a test's own files; `after_test`
+    takes what is to be undone when the test has ended, however it did."""
 
     nested = False
     patience = 1  # what a test's timeouts are multiplied with
 
     def __init__(self, command, scratch, log=None, environment=None):
         self.scratch = scratch
+        self.after_test = contextlib.ExitStack()
         self._changed = threading.Condition()
         self._programs = {}
         self._next = 1
@@ -156,6 +159,10 @@ class Host:
     def path(self, name):
         """Where a file of the suite ("debian/vmlinuz", "bin/masu") is on this host."""
         raise NotImplementedError
+
+    def cpu_seconds(self):
+        """What an emulated host has taken of this machine's processors; nothing for this machine."""
+        return None
 
     def wait_ready(self, timeout):
         self._wait(lambda: self._ready, timeout, "the host's agent", None, None)

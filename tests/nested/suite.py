@@ -156,12 +156,13 @@ class Run:
         self.failures = []
         self._lock = threading.Lock()
 
-    def report(self, test_, outcome, seconds, text=""):
+    def report(self, test_, outcome, seconds, text="", cpu_seconds=None):
         with self._lock:
             self.counts[outcome] += 1
             word = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}[outcome]
             first = f": {text.splitlines()[0]}" if text and outcome == "skipped" else ""
-            progress(f"{word:8}{test_.name} ({seconds:.1f} s){first}")
+            cpu = "" if cpu_seconds is None else f", {cpu_seconds:.0f} s of CPU"
+            progress(f"{word:8}{test_.name} ({seconds:.1f} s{cpu}){first}")
             if outcome == "failed":
                 progress("    " + text.replace("\n", "\n    "))
                 self.failures.append(test_.name)
@@ -179,8 +180,10 @@ class Run:
                 begin = time.monotonic()
                 try:
                     host = host or self.ground.start_host(f"host{number}")
+                    before = host.cpu_seconds()
                     test_.function(host)
-                    self.report(test_, "passed", time.monotonic() - begin)
+                    cpu = None if before is None else host.cpu_seconds() - before
+                    self.report(test_, "passed", time.monotonic() - begin, cpu_seconds=cpu)
                 except Skip as e:
                     self.report(test_, "skipped", time.monotonic() - begin, str(e))
                 except HostLost as e:
@@ -196,13 +199,23 @@ class Run:
                     lines = [f"{f.name}:{f.lineno}" for f in where if "test_" in f.filename]
                     text = f"{type(e).__name__} at {', '.join(lines)}: {e}"
                     self.report(test_, "failed", time.monotonic() - begin, text)
-                    self.clean_after_failure(host)
+                    self.kill_vms(host)
+                if host:
+                    self.undo(host)
                 break
         if host:
             host.close()
 
     @staticmethod
-    def clean_after_failure(host):
+    def undo(host):
+        """What a test leaves on its host must not change the next one."""
+        try:
+            host.after_test.close()
+        except Exception as e:
+            progress(f"        could not clean up: {e}")
+
+    @staticmethod
+    def kill_vms(host):
         """No VM of a failed test may slow the next one."""
         try:
             masu = host.path("bin/masu")

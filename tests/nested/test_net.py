@@ -37,17 +37,20 @@ def need_root(host):
 
 
 def make_tap(host, name, address):
+    """For the time of the test: two with the same network would have answers go out by the first."""
     need_root(host)
     host.shell(
         f"tunctl -t {name} >/dev/null && ip addr add {address} dev {name} && ip link set {name} up"
     )
+    host.after_test.callback(host.shell, f"ip link del {name}")
 
 
 def serve_files(host, address):
     """A web server on this host, listening, with a file of 3 MiB; returns the file's digest."""
     folder = f"{host.scratch}/www-{host.next_number()}"
     host.shell(f"mkdir {folder}; dd if=/dev/urandom of={folder}/file bs=64k count=48 2>/dev/null")
-    host.start("busybox", "httpd", "-f", "-p", f"{address}:8000", "-h", folder)
+    server = host.start("busybox", "httpd", "-f", "-p", f"{address}:8000", "-h", folder)
+    host.after_test.callback(server.kill)
     host.shell("until grep -q ':1F40 .* 0A ' /proc/net/tcp; do sleep 0.1; done")  # port 8000, LISTEN
     return host.shell(f"sha256sum <{folder}/file").split()[0]
 

@@ -230,4 +230,4 @@ def hosts_beyond_a_router_are_judged_by_their_addresses(host):
         masu(host, "sg", "rm", group)
     near.close()
     far.close()
-    host.shell(f"echo {forwarding} >/proc/sys/net/ipv6/conf/all/forwarding; tunctl -d masu4 >/dev/null")
+    host.shell(f"echo {forwarding} >/proc/sys/net/ipv6/conf/all/forwarding")

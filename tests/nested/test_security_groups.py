@@ -143,7 +143,6 @@ def rules_hold_against_real_traffic(host):
     check(" 6000 6 " in log and "REJECT OK" in log and "ACCEPT OK" in log, log)
     masu(host, "rm", "traffic")
     masu(host, "sg", "rm", "traffic")
-    host.shell("tunctl -d masu2 >/dev/null")
 
 
 @test(cost=60)
@@ -171,4 +170,3 @@ def a_guest_that_lies_about_itself_is_not_heard(host):
     finish(vm)
     masu(host, "rm", "liar")
     masu(host, "sg", "rm", "liar")
-    host.shell("tunctl -d masu3 >/dev/null")

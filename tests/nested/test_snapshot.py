@@ -303,7 +303,6 @@ def networks_are_restored_and_clones_have_their_own(host):
             save_restore_and_clone(host, f"net-{host.next_number()}", ticks)
         finally:
             listener.kill()
-            host.shell("tunctl -d old0 >/dev/null 2>&1 || true")
 
 
 def save_restore_and_clone(host, snapshot, ticks):

@@ -146,7 +146,6 @@ def a_loaded_guest_is_saved_and_restored_twenty_times(host):
         masu(host, "snapshot", "rm", previous)
     finally:
         server.kill()
-        host.shell("tunctl -d load0 >/dev/null 2>&1 || true")
 
 
 def save_and_restore(host, vm, snapshot, previous, stream, policy):
