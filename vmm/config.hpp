@@ -100,6 +100,7 @@ struct GuestNetworkConfig {
     // router advertisements name no default router.
     bool shared_link = false;
     std::optional<std::string> hostname;
+    bool operator==(const GuestNetworkConfig&) const = default;
 };
 
 struct NetworkInterfaceConfig {

@@ -21,6 +21,7 @@
 #include "vmm/boot/reset_vector.hpp"
 #include "vmm/kvm/cpu_features.hpp"
 #include "vmm/kvm/cpu_template.hpp"
+#include "vmm/kvm/empty_vm.hpp"
 #include "vmm/kvm/guest_ram.hpp"
 #include "vmm/kvm/irq_routes.hpp"
 #include "vmm/kvm/kvm.hpp"
@@ -52,34 +53,25 @@ class KvmMachine final : public Machine {
     ~KvmMachine() override;
 
     // The steps of create(), in order.
-    [[nodiscard]] Result<> make_vm(const VmConfig& config);
+    [[nodiscard]] Result<> make_vm();
+    [[nodiscard]] Result<> map_memory(bool log_writes);
     [[nodiscard]] Result<> make_devices(const VmConfig& config);
     [[nodiscard]] Result<> load_kernel(const VmConfig& config);
     [[nodiscard]] Result<> make_vcpus(const VmConfig& config);
-    // The steps of restore(), in order, beside make_vm() and make_devices().
+    void handle_exits();
+    // Those of restore(), before make_vm() and make_devices().
     void take(kvm::EmptyVm vm) {
         vm_ = std::move(vm.vm);
         cpuid_ = std::move(vm.cpuid);
         vcpus_ = std::move(vm.vcpus);
     }
-    [[nodiscard]] Result<> put_back_devices();
-    [[nodiscard]] Result<> put_back_vcpus();
-    void go_on_from(RestoreSource source) {
+    void go_on_from(RestoreSource source, bool log_writes) {
         arrival_ = source.readdressed;
         source_ = std::move(source);
-    }
-    // The memory's pages come from the handler at that socket from now on.
-    [[nodiscard]] Result<> have_memory_served(const std::string& handler, Fd faults) {
-        if (!faults)
-            faults = TRY(snapshot::open_userfaultfd());
-        served_ = TRY(snapshot::ServedMemory::connect(ram_, std::move(faults), handler,
-                                                      context_.filters, context_.memory_lost));
-        return {};
-    }
-    void populate(snapshot::PageList list) {
-        population_.emplace(ram_, std::move(list), context_.filters);
+        log_restored_ = log_writes;
     }
 
+    [[nodiscard]] Result<> restore_state() override;
     [[nodiscard]] Result<snapshot::MachineState> save() override;
     [[nodiscard]] const kvm::GuestRam& ram() const override { return ram_; }
     [[nodiscard]] Result<> log_writes(bool on) override {
@@ -118,7 +110,9 @@ class KvmMachine final : public Machine {
     [[nodiscard]] Result<std::unique_ptr<block::Disk>> open_disk(const DriveConfig& drive);
     [[nodiscard]] kvm::CpuidPolicy cpuid_policy(const VmConfig& config) const;
     [[nodiscard]] Result<kvm::CpuidLeaves> template_cpuid(CpuTemplate model) const;
-    void handle_exits();
+    [[nodiscard]] Result<> bring_memory();
+    [[nodiscard]] Result<> put_back_devices();
+    [[nodiscard]] Result<> put_back_vcpus();
     [[nodiscard]] Result<> finish_restore();
     void arrive();
     [[nodiscard]] Result<> renew_identity();
@@ -152,6 +146,7 @@ class KvmMachine final : public Machine {
     Transport transport_ = Transport::Pci;
     std::uint64_t generation_id_ = 0;      // its guest address; 0: none
     std::optional<RestoreSource> source_;  // until finish_restore()
+    bool log_restored_ = false;            // writes, from restore_state() on
     // Of a machine that was restored, until start(): the interfaces that have other addresses.
     std::optional<std::vector<std::string>> arrival_;
     std::vector<kvm::CpuidLeaves> cpuid_;  // by vCPU
@@ -167,15 +162,17 @@ KvmMachine::~KvmMachine() {
         vcpus_->stop();
 }
 
-Result<> KvmMachine::make_vm(const VmConfig& config) {
+Result<> KvmMachine::make_vm() {
     if (!vm_)
         vm_ = TRY(kvm::Vm::create(kvm_));
-    TRY(vm_->map_memory(memory_));
-    write_log_ = std::make_unique<kvm::WriteLog>(kvm_, *vm_, memory_, dirty_);
-    if (config.machine.track_dirty_pages)
-        TRY(write_log_->start());
     routes_ = std::make_unique<kvm::IrqRoutes>(*vm_, context_.log.with_component("irq"));
     return {};
+}
+
+Result<> KvmMachine::map_memory(bool log_writes) {
+    TRY(vm_->map_memory(memory_));
+    write_log_ = std::make_unique<kvm::WriteLog>(kvm_, *vm_, memory_, dirty_);
+    return log_writes ? write_log_->start() : Result<>();
 }
 
 PlatformEvents KvmMachine::platform_events() {
@@ -477,10 +474,35 @@ Result<> check_source(const VmConfig& config, const snapshot::MachineState& stat
     return {};
 }
 
+// From the file or, from now on, from the handler at that socket.
+Result<> KvmMachine::bring_memory() {
+    auto& source = *source_;
+    if (source.memory_handler.empty()) {
+        auto file = TRY(snapshot::open_memory_file(source.memory_path, ram_.size()));
+        TRY(ram_.put_file(std::move(file)));
+    } else {
+        if (!source.faults)
+            source.faults = TRY(snapshot::open_userfaultfd());
+        served_ = TRY(snapshot::ServedMemory::connect(ram_, std::move(source.faults),
+                                                      source.memory_handler, context_.filters,
+                                                      context_.memory_lost));
+    }
+    if (source.working_set)
+        population_.emplace(ram_, *std::exchange(source.working_set, std::nullopt),
+                            context_.filters);
+    return {};
+}
+
+Result<> KvmMachine::restore_state() {
+    TRY(bring_memory());
+    TRY(map_memory(log_restored_));
+    TRY(put_back_vcpus());
+    return put_back_devices();
+}
+
 Result<> KvmMachine::put_back_vcpus() {
     for (std::size_t i = 0; i < vcpus_->size(); ++i)
         TRY(kvm::restore_still_registers(kvm_, vcpus_->vcpu(i), source_->state.vcpus[i].registers));
-    handle_exits();
     return {};
 }
 
@@ -595,7 +617,8 @@ Result<std::unique_ptr<Machine>> Machine::create(const VmConfig& config, Machine
     auto ram =
         TRY(kvm::GuestRam::create(config.machine.mem_size_mib * MiB, config.machine.huge_pages));
     auto machine = std::make_unique<KvmMachine>(std::move(context), std::move(kvm), std::move(ram));
-    TRY(machine->make_vm(config));
+    TRY(machine->make_vm());
+    TRY(machine->map_memory(config.machine.track_dirty_pages));
     TRY(machine->make_devices(config));
     TRY(machine->load_kernel(config));
     TRY(machine->make_vcpus(config));
@@ -605,28 +628,20 @@ Result<std::unique_ptr<Machine>> Machine::create(const VmConfig& config, Machine
 Result<std::unique_ptr<Machine>> Machine::restore(const VmConfig& config, RestoreSource source,
                                                   MachineContext context) {
     TRY(check_source(config, source.state));
-    auto vm =
-        source.vm
-            ? *std::exchange(source.vm, std::nullopt)
-            : TRY(kvm::EmptyVm::create(snapshot::shown_cpuid(source.state), config.machine.smt,
+    auto vm = TRY(kvm::EmptyVm::create(snapshot::shown_cpuid(source.state), config.machine.smt,
                                        {.metrics = context.metrics,
                                         .boot_timer = context.boot_timer,
                                         .filters = context.filters}));
     auto ram = source.memory_handler.empty()
-                   ? TRY(snapshot::map_memory(source.memory_path, source.state.memory_bytes))
+                   ? TRY(kvm::GuestRam::reserve(source.state.memory_bytes))
                    : TRY(kvm::GuestRam::create_served(source.state.memory_bytes));
     auto machine =
         std::make_unique<KvmMachine>(std::move(context), std::move(vm.kvm), std::move(ram));
     machine->take(std::move(vm));
-    if (!source.memory_handler.empty())
-        TRY(machine->have_memory_served(source.memory_handler, std::move(source.faults)));
-    if (source.working_set)
-        machine->populate(*std::exchange(source.working_set, std::nullopt));
-    machine->go_on_from(std::move(source));
-    TRY(machine->make_vm(config));
+    machine->go_on_from(std::move(source), config.machine.track_dirty_pages);
+    TRY(machine->make_vm());
     TRY(machine->make_devices(config));
-    TRY(machine->put_back_vcpus());
-    TRY(machine->put_back_devices());
+    machine->handle_exits();
     return machine;
 }
 

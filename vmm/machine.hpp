@@ -16,7 +16,6 @@
 #include "vmm/boot_timer.hpp"
 #include "vmm/config.hpp"
 #include "vmm/jail/thread_kind.hpp"
-#include "vmm/kvm/empty_vm.hpp"
 #include "vmm/kvm/guest_ram.hpp"
 #include "vmm/net/network.hpp"
 #include "vmm/page_set.hpp"
@@ -62,8 +61,6 @@ struct RestoreSource {
     std::optional<snapshot::PageList> working_set;  // to bring in ahead of the guest
     // Interfaces whose guest has another address here, and is told to ask for it.
     std::vector<std::string> readdressed = {};
-    // Made ahead, of the state's vCPUs; otherwise the restore makes it.
-    std::optional<kvm::EmptyVm> vm = {};
 };
 
 // Created stopped; start() lets the vCPUs run. Every method is called on the loop's thread.
@@ -74,14 +71,19 @@ class Machine {
     // the file and the remedy.
     [[nodiscard]] static Result<std::unique_ptr<Machine>> create(const VmConfig& config,
                                                                  MachineContext context);
-    // A machine that goes on from a snapshot. The config is the snapshot's but for what may differ
-    // (paths, limits, the instance's id). Everything is in place when this returns but what time
-    // moves in vCPUs and clocks, which start() sets; so it may be made ahead of its time.
+    // A machine that is to go on from a snapshot. The config is the snapshot's but for what may
+    // differ (paths, limits, the instance's id). VM, vCPUs, their threads and the devices are made,
+    // files and sockets open; of memory there is only the place. Before anything else it is asked
+    // to restore_state(); until then it may be dropped.
     [[nodiscard]] static Result<std::unique_ptr<Machine>> restore(const VmConfig& config,
                                                                   RestoreSource source,
                                                                   MachineContext context);
     virtual ~Machine() = default;
 
+    // Once, of a machine of restore(): brings its memory in, and what was saved of devices and
+    // vCPUs. Everything is in place afterwards but what time moves in vCPUs and clocks, which
+    // start() sets; so this too may be done ahead of its time.
+    [[nodiscard]] virtual Result<> restore_state() = 0;
     [[nodiscard]] virtual Result<> start() = 0;
     // Not while the vCPUs run (never started, or paused). The devices come to rest, and everything
     // but memory is read out; `config` of the state is left to the caller. Memory stays as it is

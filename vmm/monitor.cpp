@@ -13,16 +13,34 @@ Monitor::Monitor(MonitorServices services, Log log, VmConfig initial, bool reboo
       log_(std::move(log)),
       reboot_(reboot),
       vm_(std::move(initial)),
-      network_(services_.metadata_limit) {}
+      network_(std::make_unique<Network>(services_.metadata_limit)) {}
 
 Monitor::~Monitor() {
+    prepared_.reset();
     drop_machine();
 }
+
+namespace {
+
+// Whether it makes a VM other than the one a load was prepared for.
+template <class Wanted>
+constexpr bool sets_up(const Wanted&) {
+    using namespace action;
+    if constexpr (std::is_same_v<Wanted, LoadSnapshot> || std::is_same_v<Wanted, SetLogger> ||
+                  std::is_same_v<Wanted, SetMetrics> || std::is_same_v<Wanted, SetSerial>)
+        return false;
+    return Wanted::allowed == Allowed::PreBoot || std::is_same_v<Wanted, PutMmds> ||
+           std::is_same_v<Wanted, PatchMmds> || std::is_same_v<Wanted, SetInstanceMetadata>;
+}
+
+}  // namespace
 
 Result<VmmReply> Monitor::apply(const VmmAction& action) {
     return std::visit(
         [this](const auto& wanted) -> Result<VmmReply> {
             TRY(check_allowed(wanted.allowed, wanted.name));
+            if (sets_up(wanted))
+                prepared_.reset();
             return carry_out(wanted);
         },
         action);
@@ -105,15 +123,15 @@ Result<VmmReply> Monitor::carry_out(const action::SetNetworkInterface& action) {
     auto interface = action.interface;
     TRY(check(interface));
     TRY(check_room(vm_, interface));
-    TRY(network_.set_interface(interface));
+    TRY(network_->set_interface(interface));
     insert_interface(vm_, std::move(interface));
     if (vm_.metadata)
-        network_.show_instance(*vm_.metadata, vm_);
+        network_->show_instance(*vm_.metadata, vm_);
     return Done{};
 }
 
 Result<VmmReply> Monitor::carry_out(const action::SetSecurityGroups& action) {
-    auto* interface = TRY(network_.require(action.iface_id));
+    auto* interface = TRY(network_->require(action.iface_id));
     TRY(interface->set_rules(action.rules));
     interface->set_groups(action.groups);
     // A configuration that is read again, as a snapshot's is, lets nothing through without rules.
@@ -124,7 +142,7 @@ Result<VmmReply> Monitor::carry_out(const action::SetSecurityGroups& action) {
 }
 
 Result<VmmReply> Monitor::carry_out(const action::GetFirewall& action) {
-    auto* interface = TRY(network_.require(action.iface_id));
+    auto* interface = TRY(network_->require(action.iface_id));
     const auto* firewall = interface->firewall();
     if (firewall == nullptr)
         return fail("interface {} has no firewall: no security groups were ever set",
@@ -137,7 +155,7 @@ Result<VmmReply> Monitor::carry_out(const action::GetFirewall& action) {
 }
 
 Result<VmmReply> Monitor::carry_out(const action::SetFlowLog& action) {
-    auto* interface = TRY(network_.require(action.iface_id));
+    auto* interface = TRY(network_->require(action.iface_id));
     auto config = action.config;
     if (vm_.metadata) {
         const auto& instance = vm_.metadata->instance;
@@ -167,7 +185,7 @@ Result<VmmReply> Monitor::carry_out(const action::SetInstanceMetadata& action) {
             return fail("network_interfaces cannot change once the instance has started");
     }
     vm_.metadata = action.config;
-    network_.show_instance(*vm_.metadata, vm_);
+    network_->show_instance(*vm_.metadata, vm_);
     return Done{};
 }
 
@@ -181,18 +199,18 @@ Result<> Monitor::check_metadata_reachable() const {
 
 Result<VmmReply> Monitor::carry_out(const action::PutMmds& action) {
     TRY(check_metadata_reachable());
-    TRY(network_.store().put(action.json));
+    TRY(network_->store().put(action.json));
     return Done{};
 }
 
 Result<VmmReply> Monitor::carry_out(const action::PatchMmds& action) {
     TRY(check_metadata_reachable());
-    TRY(network_.store().patch(action.json));
+    TRY(network_->store().patch(action.json));
     return Done{};
 }
 
 Result<VmmReply> Monitor::carry_out(const action::GetMmds&) {
-    return JsonText{network_.store().text()};
+    return JsonText{network_->store().text()};
 }
 
 Result<VmmReply> Monitor::carry_out(const action::SetEntropy& action) {
@@ -295,7 +313,7 @@ Result<VmmReply> Monitor::carry_out(const action::PatchNetworkInterface& action)
     };
     merge(interface->rx_rate_limiter, action.rx_rate_limiter);
     merge(interface->tx_rate_limiter, action.tx_rate_limiter);
-    network_.find(action.iface_id)
+    network_->find(action.iface_id)
         ->set_limits(interface->rx_rate_limiter, interface->tx_rate_limiter);
     return Done{};
 }
@@ -340,7 +358,6 @@ void Monitor::stop(std::string reason) {
 }
 
 Result<> Monitor::create_machine() {
-    prepared_.reset();
     machine_ = TRY(services_.create_machine(vm_, next_machine()));
     return {};
 }
@@ -354,7 +371,7 @@ MachineContext Monitor::next_machine() {
         .log = log_,
         .metrics = services_.metrics,
         .boot_timer = services_.boot_timer,
-        .network = network_,
+        .network = *network_,
         .vsock = vsock_.get(),
         .console_output =
             [this](std::span<const std::byte> bytes) {
@@ -488,6 +505,7 @@ void Monitor::end(MonitorExit exit) {
     if (ended_)
         return;
     ended_ = true;
+    prepared_.reset();
     drop_machine();
     if (metrics_file_)
         if (auto written = metrics_file_->write_line(); !written)

@@ -17,6 +17,7 @@
 #include "vmm/panic_line.hpp"
 #include "vmm/snapshot/lineage.hpp"
 #include "vmm/snapshot/live_save.hpp"
+#include "vmm/snapshot/own_drives.hpp"
 #include "vmm/snapshot/read_ahead.hpp"
 #include "vmm/vmm_action.hpp"
 #include "vmm/vsock_host.hpp"
@@ -57,10 +58,6 @@ struct MonitorServices {
     MachineFactory create_machine;
     std::size_t metadata_limit = 51200;  // bytes of JSON
     MachineRestorer restore_machine;
-    // As kvm::EmptyVm::create().
-    std::function<Result<kvm::EmptyVm>(std::vector<kvm::CpuidLeaves> shown, bool smt,
-                                       const kvm::EmptyVm::Threads& threads)>
-        make_vm = kvm::EmptyVm::create;
     // The jail that the process is in already.
     jail::FilterMode filters = jail::FilterMode::Off;
     jail::Walls walls = {};
@@ -97,6 +94,14 @@ class Monitor {
     [[nodiscard]] VmState state() const noexcept { return state_; }
 
   private:
+    // What a monitor has before it has a machine.
+    struct Configured {
+        VmConfig vm;
+        std::unique_ptr<Network> network;
+        std::unique_ptr<VsockHost> vsock;
+    };
+    struct Prepared;
+
     [[nodiscard]] Result<> check_allowed(Allowed allowed, std::string_view name) const;
 
     [[nodiscard]] Result<VmmReply> carry_out(const action::GetInstanceInfo& action);
@@ -146,12 +151,18 @@ class Monitor {
     [[nodiscard]] MachineContext next_machine();
     void describe(snapshot::MachineState& state);
     [[nodiscard]] Result<std::vector<std::string>> take_config(const action::LoadSnapshot& action,
-                                                               std::vector<VmmAction> settings);
+                                                               std::vector<VmmAction> settings,
+                                                               snapshot::MadeFiles& made);
     [[nodiscard]] Result<> take_flows(std::vector<RestoredFirewall> firewalls,
                                       const action::LoadSnapshot& action,
                                       const std::vector<std::string>& readdressed);
     [[nodiscard]] Result<> check_may_load() const;
     [[nodiscard]] static Result<> check_memory_file(const action::LoadSnapshot& action);
+    [[nodiscard]] Configured set_aside();
+    [[nodiscard]] Configured exchange(Configured other);
+    [[nodiscard]] Result<> make_machine(Prepared& prepared);
+    [[nodiscard]] Result<> prepare(const action::LoadSnapshot& action);
+    [[nodiscard]] bool is_prepared(const action::LoadSnapshot& action) const;
     [[nodiscard]] Result<> load(const action::LoadSnapshot& action);
     [[nodiscard]] Result<> gather_writes();
     [[nodiscard]] Result<snapshot::MemoryPlan> plan_memory(const action::CreateSnapshot& action);
@@ -181,7 +192,7 @@ class Monitor {
     Log log_;
     const bool reboot_;
     VmConfig vm_;
-    Network network_;                   // outlives machine_, whose devices use it
+    std::unique_ptr<Network> network_;  // outlives machine_, whose devices use it
     std::unique_ptr<VsockHost> vsock_;  // so does this
     std::optional<LoggerConfig> logger_;
     std::optional<std::string> serial_out_path_;
@@ -206,10 +217,16 @@ class Monitor {
         std::optional<EventLoop::Timer> timer;
     };
     std::optional<Recording> recording_;
-    // Made by PrepareLoad for the next LoadSnapshot.
+    // Made by PrepareLoad for the next LoadSnapshot. Ends with nothing left of it, the machine
+    // first.
     struct Prepared {
-        snapshot::ReadState read;
-        kvm::EmptyVm vm;
+        action::LoadSnapshot load;
+        std::optional<snapshot::FileStamp> stamp;  // of the state that was read
+        snapshot::SnapshotId id;
+        snapshot::MadeFiles files;
+        LentDescriptors descriptors;
+        Configured configured;
+        std::unique_ptr<Machine> machine;
     };
     std::optional<Prepared> prepared_;
     std::unique_ptr<snapshot::LiveSave> live_save_;  // after machine_, which it uses

@@ -225,6 +225,7 @@ struct LoadSnapshot {
         std::string drive_id;
         std::optional<std::string> path_on_host;
         std::optional<std::string> overlay_path;
+        bool operator==(const Drive&) const = default;
     };
     std::string directory;  // of both; or empty
     // An interface's backend here, and what the guest is told of its network. What is not given
@@ -237,6 +238,7 @@ struct LoadSnapshot {
         std::optional<std::string> network_mac;  // absent: see Identity
         // Another address is announced to the guest by its link going down and up again.
         std::optional<GuestNetworkConfig> guest_network;
+        bool operator==(const Interface&) const = default;
     };
     // Another machine than the one that was saved: its metadata and DHCP say so, and the firewall
     // does not know the connections of the one that was saved. On the network it has MACs of its
@@ -244,6 +246,7 @@ struct LoadSnapshot {
     struct Identity {
         std::string instance_id;
         std::string hostname;
+        bool operator==(const Identity&) const = default;
     };
     std::string state_path;
     std::string memory_path;
@@ -263,6 +266,7 @@ struct LoadSnapshot {
     std::vector<Interface> interfaces;
     std::optional<std::string> uds_path;  // of the vsock here
     std::optional<Identity> identity;
+    bool operator==(const LoadSnapshot&) const = default;
 };
 // Does ahead what a load of the same snapshot can have done before the VM is wanted: reads its
 // state, checks it against this host, and makes a VM without memory and devices. The load that

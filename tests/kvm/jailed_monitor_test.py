@@ -283,6 +283,37 @@ class JailTest(unittest.TestCase):
         self.assertEqual(monitor.end()[0], 0)
         self.assertFalse(path.exists(), "the socket is left behind")
 
+    def test_what_was_prepared_goes_when_it_is_not_loaded(self):
+        monitor = self.monitor("first")
+        monitor.do("PUT", "/vsock", guest_cid=3, uds_path=str(monitor.folder / "vsock"))
+        self.configure(monitor, SAY_A + HALT, disk={"path_on_host": str(self.file("disk.raw"))})
+        self.start_saying_a(monitor)
+        monitor.do("PATCH", "/vm", state="Paused")
+        saved, own = self.folder / "saved", self.folder / "own"
+        monitor.do("PUT", "/snapshot/create", directory=str(saved))
+        monitor.do("PUT", "/actions", action_type="Stop")
+        self.assertEqual(monitor.end()[0], 0)
+        own.mkdir()
+
+        def load(vsock):
+            return {"directory": str(saved), "overlay_folder": str(own),
+                    "vsock_override": {"uds_path": str(own / vsock)}}  # fmt: skip
+
+        waiting = self.monitor("waiting")
+        waiting.do("PUT", "/snapshot/prepare", **load("v1"))
+        self.assertEqual({path.name for path in own.iterdir()}, {"disk.overlay", "v1"})
+        waiting.process.send_signal(signal.SIGTERM)
+        self.assertEqual(waiting.end()[0], 0)
+        self.assertEqual(list(own.iterdir()), [])
+        other = self.monitor("other")
+        other.do("PUT", "/snapshot/prepare", **load("v1"))
+        other.do("PUT", "/snapshot/load", **load("v2"), resume_vm=True)
+        self.assertEqual({path.name for path in own.iterdir()}, {"disk.overlay", "v2"})
+        self.assert_confined(other)
+        other.do("PUT", "/actions", action_type="Stop")
+        self.assertEqual(other.end()[0], 0)
+        self.assertEqual([path.name for path in own.iterdir()], ["disk.overlay"])
+
     def test_a_vsock_elsewhere_needs_a_folder_to_lie_in(self):
         place = self.folder / "sockets"
         place.mkdir()

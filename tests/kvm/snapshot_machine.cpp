@@ -79,6 +79,7 @@ SnapshotMachine::SnapshotMachine(const VmConfig& config, RestoreSource source,
                                  std::function<void(std::string)> memory_lost)
     : memory_lost_(std::move(memory_lost)), loop_(require(EventLoop::create())) {
     machine_ = require(Machine::restore(config, std::move(source), context()));
+    require(machine_->restore_state());
 }
 
 MachineContext SnapshotMachine::context() {

@@ -58,14 +58,8 @@ Result<GuestRam> GuestRam::create(std::uint64_t size, HugePages huge_pages, Back
     if (backing == Backing::Memfd)
         file = TRY(make_memory_file(size, huge_pages));
 
-    // Address space is taken with room to start at a huge page, then the memory is put over it.
-    auto mapping = Mapping::create("address space for guest memory", size + huge_page, PROT_NONE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
-    if (!mapping)
-        return map_failure(mapping.error().os_errno, size, HugePages::None);
-    const auto address = reinterpret_cast<std::uintptr_t>(mapping->data());
-    std::byte* const start = mapping->data() + (align_up(address, huge_page) - address);
-
+    auto ram = TRY(reserve(size));
+    std::byte* const start = ram.bytes_.data();
     int flags = MAP_FIXED | (file ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
     if (explicit_huge)
         flags |= file ? 0 : MAP_HUGETLB | MAP_HUGE_2MB;
@@ -74,14 +68,14 @@ Result<GuestRam> GuestRam::create(std::uint64_t size, HugePages huge_pages, Back
     if (::mmap(start, size, PROT_READ | PROT_WRITE, flags, file.get(), 0) == MAP_FAILED)
         return map_failure(errno, size, huge_pages);
 
-    const std::span bytes(start, size);
     if (huge_pages == HugePages::Transparent && ::madvise(start, size, MADV_HUGEPAGE) < 0)
         return fail_errno(errno,
                           "the host does not offer transparent huge pages: set "
                           "/sys/kernel/mm/transparent_hugepage/enabled to madvise, or do without");
     // A core dump of the monitor must not hold the guest's secrets; best effort.
     static_cast<void>(::madvise(start, size, MADV_DONTDUMP));
-    return GuestRam(std::move(file), std::move(*mapping), bytes);
+    ram.file_ = std::move(file);
+    return ram;
 }
 
 Result<GuestRam> GuestRam::create_served(std::uint64_t size) {
@@ -90,18 +84,30 @@ Result<GuestRam> GuestRam::create_served(std::uint64_t size) {
     return ram;
 }
 
-Result<GuestRam> GuestRam::map_file(Fd file, std::uint64_t size) {
+// Address space is taken with room to start at a huge page; the memory is put over it.
+Result<GuestRam> GuestRam::reserve(std::uint64_t size) {
     auto mapping = Mapping::create("address space for guest memory", size + huge_page, PROT_NONE,
                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
     if (!mapping)
         return map_failure(mapping.error().os_errno, size, HugePages::None);
     const auto address = reinterpret_cast<std::uintptr_t>(mapping->data());
     std::byte* const start = mapping->data() + (align_up(address, huge_page) - address);
-    if (::mmap(start, size, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE,
-               file.get(), 0) == MAP_FAILED)
-        return map_failure(errno, size, HugePages::None);
-    static_cast<void>(::madvise(start, size, MADV_DONTDUMP));
-    return GuestRam(std::move(file), std::move(*mapping), std::span(start, size));
+    return GuestRam(Fd(), std::move(*mapping), std::span(start, size));
+}
+
+Result<> GuestRam::put_file(Fd file) {
+    if (::mmap(bytes_.data(), bytes_.size(), PROT_READ | PROT_WRITE,
+               MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE, file.get(), 0) == MAP_FAILED)
+        return map_failure(errno, bytes_.size(), HugePages::None);
+    static_cast<void>(::madvise(bytes_.data(), bytes_.size(), MADV_DONTDUMP));
+    file_ = std::move(file);
+    return {};
+}
+
+Result<GuestRam> GuestRam::map_file(Fd file, std::uint64_t size) {
+    auto ram = TRY(reserve(size));
+    TRY(ram.put_file(std::move(file)));
+    return ram;
 }
 
 std::vector<GuestMemory::Region> GuestRam::regions() const {

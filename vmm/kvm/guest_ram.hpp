@@ -26,8 +26,12 @@ class GuestRam {
     [[nodiscard]] static Result<GuestRam> create(std::uint64_t size, HugePages huge_pages,
                                                  Backing backing = Backing::Anonymous);
 
-    // `size` bytes of a file, private to this process: pages are the file's until written. The file
-    // must not change meanwhile.
+    // Where `size` bytes will be. Not to be touched before put_file().
+    [[nodiscard]] static Result<GuestRam> reserve(std::uint64_t size);
+    // Once, of what was reserved: a file of that size, private to this process: pages are the
+    // file's until written. The file must not change from now on.
+    [[nodiscard]] Result<> put_file(Fd file);
+    // Both.
     [[nodiscard]] static Result<GuestRam> map_file(Fd file, std::uint64_t size);
 
     // `size` bytes that are not there before somebody else has brought them in

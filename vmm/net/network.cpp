@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "devices/net/mac_translation.hpp"
 #include "devices/net/metadata/ec2_tree.hpp"
@@ -24,9 +25,13 @@ std::optional<TokenBucketLimit> to_limit(const std::optional<TokenBucketConfig>&
 
 // What the monitor itself opens is close-on-exec; so a descriptor that is not was inherited, and
 // nobody has taken it yet.
-Result<Fd> take_inherited(int number) {
+bool was_inherited(int number) noexcept {
     const int flags = ::fcntl(number, F_GETFD);
-    if (flags < 0 || (flags & FD_CLOEXEC) != 0)
+    return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
+Result<Fd> take_inherited(int number) {
+    if (!was_inherited(number))
         return fail("descriptor {} was not handed to the monitor, or is in use already", number);
     ::fcntl(number, F_SETFD, FD_CLOEXEC);
     return Fd(number);
@@ -202,6 +207,22 @@ Result<> NetworkInterface::set_flow_log(const FlowLogConfig& config, const Netwo
 void NetworkInterface::set_limits(const RateLimiterConfig& rx, const RateLimiterConfig& tx) {
     config_.rx_rate_limiter = rx;
     config_.tx_rate_limiter = tx;
+}
+
+void LentDescriptors::lend(int number) {
+    if (was_inherited(number))
+        duplicates_.emplace_back(number, Fd(::fcntl(number, F_DUPFD_CLOEXEC, 0)));
+}
+
+// One that nobody took is there still, and its place is not free.
+LentDescriptors::~LentDescriptors() {
+    for (const auto& [number, duplicate] : duplicates_) {
+        Fd again(::fcntl(duplicate.get(), F_DUPFD_CLOEXEC, number));
+        if (again.get() != number)
+            continue;
+        ::fcntl(number, F_SETFD, 0);
+        std::ignore = again.release();
+    }
 }
 
 // Makes the configuration name the MACs as they are from now on.

@@ -90,6 +90,22 @@ class NetworkInterface {
     std::optional<EventLoop::Timer> expiry_;
 };
 
+// Descriptors that were handed to the monitor and that an interface may take: unless it keeps them,
+// they are there again afterwards, to be taken by another.
+class LentDescriptors {
+  public:
+    LentDescriptors() = default;
+    LentDescriptors(LentDescriptors&&) = default;
+    LentDescriptors& operator=(LentDescriptors&&) = delete;
+    ~LentDescriptors();
+    // None, where no such descriptor may be taken: taking it will say so.
+    void lend(int number);
+    void keep() noexcept { duplicates_.clear(); }
+
+  private:
+    std::vector<std::pair<int, Fd>> duplicates_;
+};
+
 // All interfaces of a VM, by id, and the document that the metadata service shows. Loop thread.
 class Network {
   public:
@@ -108,8 +124,6 @@ class Network {
 
     // In the order of ids. Flows with the time they have left, as of `now`.
     [[nodiscard]] std::vector<SavedInterface> save(Nanoseconds now);
-    // Closes all interfaces. No device uses them any more.
-    void close() { interfaces_.clear(); }
 
   private:
     [[nodiscard]] Result<> settle_macs(NetworkInterfaceConfig& config) const;

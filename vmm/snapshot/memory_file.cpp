@@ -188,7 +188,7 @@ Result<PresentPages> present_pages(const kvm::GuestRam& ram) {
     return pages;
 }
 
-Result<kvm::GuestRam> map_memory(const std::string& path, std::uint64_t size) {
+Result<Fd> open_memory_file(const std::string& path, std::uint64_t size) {
     Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!file)
         return fail_errno(errno, "cannot open the snapshot's memory file {}", path);
@@ -200,7 +200,11 @@ Result<kvm::GuestRam> map_memory(const std::string& path, std::uint64_t size) {
             "the memory file {} has {} bytes, and the snapshot's machine {}: it belongs to "
             "another snapshot or is cut off",
             path, status.st_size, size);
-    return kvm::GuestRam::map_file(std::move(file), size);
+    return file;
+}
+
+Result<kvm::GuestRam> map_memory(const std::string& path, std::uint64_t size) {
+    return kvm::GuestRam::map_file(TRY(open_memory_file(path, size)), size);
 }
 
 }  // namespace masu::snapshot

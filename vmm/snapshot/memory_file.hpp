@@ -52,8 +52,10 @@ struct PresentPages {
 };
 [[nodiscard]] Result<PresentPages> present_pages(const kvm::GuestRam& ram);
 
-// Opens a memory file and maps it copy-on-write; nothing is read. Refuses one of another size. The
-// file must not change while any VM runs from it.
+// To read. Refuses one of another size.
+[[nodiscard]] Result<Fd> open_memory_file(const std::string& path, std::uint64_t size);
+// The same, mapped copy-on-write; nothing is read. The file must not change while any VM runs from
+// it.
 [[nodiscard]] Result<kvm::GuestRam> map_memory(const std::string& path, std::uint64_t size);
 
 }  // namespace masu::snapshot

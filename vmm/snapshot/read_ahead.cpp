@@ -2,8 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <algorithm>
-
 #include "vmm/api/config_file.hpp"
 
 namespace masu::snapshot {
@@ -27,21 +25,10 @@ std::optional<FileStamp> stamp_of(const std::string& path) {
 }
 
 Result<ReadState> read_state(const std::string& path) {
-    ReadState read{.path = path, .stamp = stamp_of(path), .state = {}, .id = {}, .settings = {}};
+    ReadState read{.stamp = stamp_of(path), .state = {}, .id = {}, .settings = {}};
     read.state = TRY(load_state(path, &read.id));
     read.settings = TRY(api::parse_config(read.state.config, "of the snapshot"));
     return read;
-}
-
-bool is_current(const ReadState& read, const std::string& path) {
-    return read.path == path && read.stamp && read.stamp == stamp_of(path);
-}
-
-bool has_smt(const std::vector<VmmAction>& settings) {
-    return std::ranges::any_of(settings, [](const auto& setting) {
-        const auto* machine = std::get_if<action::SetMachineConfig>(&setting);
-        return machine != nullptr && machine->config.smt;
-    });
 }
 
 }  // namespace masu::snapshot

@@ -28,7 +28,6 @@ struct FileStamp {
 [[nodiscard]] std::optional<FileStamp> stamp_of(const std::string& path);
 
 struct ReadState {
-    std::string path;
     std::optional<FileStamp> stamp;  // of before it was read
     MachineState state;
     SnapshotId id;
@@ -37,11 +36,5 @@ struct ReadState {
 
 // load_state(), and its configuration as a config file is read.
 [[nodiscard]] Result<ReadState> read_state(const std::string& path);
-
-// Whether reading the file once more would give the same.
-[[nodiscard]] bool is_current(const ReadState& read, const std::string& path);
-
-// Whether the settings lay two vCPUs on one core.
-[[nodiscard]] bool has_smt(const std::vector<VmmAction>& settings);
 
 }  // namespace masu::snapshot
