@@ -6,6 +6,7 @@
 
 #include <csignal>
 
+#include "tools/masu-vmm/program.hpp"
 #include "vmm/api/http_server.hpp"
 #include "vmm/pool/pool_api.hpp"
 
@@ -37,11 +38,8 @@ Result<> run(const Options& options) {
     auto log = options.log_path
                    ? TRY(Log::to_file(*options.log_path, options.level.value_or(LogLevel::Info)))
                    : Log::to_stderr(options.level.value_or(LogLevel::Warn));
-    if (options.jail.filters == jail::FilterMode::Off) {
-        log.warn(jail::no_jail_warning);
-        if (options.log_path)
-            fmt::print(stderr, "masu-vmm: {}\n", jail::no_jail_warning);
-    }
+    if (options.jail.filters == jail::FilterMode::Off)
+        warn_of_no_jail(log, options.log_path.has_value());
     const auto loop = TRY(EventLoop::create());
     const auto host = TRY(pool::ForkServer::start(*loop, own_program));
     pool::PoolApi pool(*loop, *host, log, [&loop] { loop->stop(); }, options.jail);

@@ -38,6 +38,12 @@ void add_own_files(const Options& options, jail::FileRules& rules) {
 
 }  // namespace
 
+void warn_of_no_jail(const Log& log, bool to_caller) {
+    log.warn(jail::no_jail_warning);
+    if (to_caller)
+        fmt::print(stderr, "masu-vmm: {}\n", jail::no_jail_warning);
+}
+
 Program::Program(Options options, const Clock& clock, Nanoseconds process_start,
                  MachineFactory factory, MachineRestorer restorer)
     : options_(std::move(options)),
@@ -117,9 +123,8 @@ Result<> Program::set_up_console() {
 // later.
 Result<> Program::enter_jail() {
     if (options_.jail.filters == jail::FilterMode::Off) {
-        log_.warn(jail::no_jail_warning);
-        if (options_.log_path && !options_.api_fd)  // a pool says it for all
-            fmt::print(stderr, "masu-vmm: {}\n", jail::no_jail_warning);
+        // A pool says it for all.
+        warn_of_no_jail(log_, options_.log_path && !options_.api_fd);
         return {};
     }
     auto options = options_.jail;

@@ -13,6 +13,9 @@
 
 namespace masu {
 
+// That this process has no jail: in the log and, `to_caller`, on standard error.
+void warn_of_no_jail(const Log& log, bool to_caller);
+
 // Thread: the one that called run(), which is also the event loop's.
 class Program {
   public:

@@ -105,7 +105,7 @@ net::InterfaceConfig firewall_config(const net::ServiceConfig& services) {
 net::MacAddress mac_of_instance(std::string_view instance_id, std::string_view iface_id) {
     const auto key = fmt::format("{}/{}", instance_id, iface_id);
     const auto bits = XXH3_64bits_withSeed(key.data(), key.size(), 3);
-    net::MacAddress mac{0x06};  // locally administered, as EC2's are
+    net::MacAddress mac{own_mac_prefix};
     for (std::size_t i = 1; i < mac.size(); ++i)
         mac[i] = static_cast<std::uint8_t>(bits >> (8 * i));
     return mac;

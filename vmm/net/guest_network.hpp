@@ -28,6 +28,9 @@ namespace masu {
 [[nodiscard]] net::InstanceMetadata::Interface metadata_interface(
     const NetworkInterfaceConfig& config, const net::MacAddress& mac);
 
+// The first byte of MACs that are made here: locally administered, as EC2's are.
+inline constexpr std::uint8_t own_mac_prefix = 0x06;
+
 // A locally administered MAC for an interface of an instance, always the same.
 [[nodiscard]] net::MacAddress mac_of_instance(std::string_view instance_id,
                                               std::string_view iface_id);

@@ -232,7 +232,7 @@ Result<> Network::settle_macs(NetworkInterfaceConfig& config) const {
         mac = TRY(own_mac(config.iface_id, *config.guest_mac));
     } else {
         mac = TRY(random_value<net::MacAddress>());
-        mac[0] = 0x06;  // locally administered, as EC2's are
+        mac[0] = own_mac_prefix;
     }
     config.guest_mac = net::to_string(mac);
     auto network_mac = mac;
