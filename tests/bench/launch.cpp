@@ -1,12 +1,17 @@
-// launch [--no-jail] [--output text|json] [--floor PROGRAM] [--masu-vmm PROGRAM] [N]...: how long a
-// copy of a snapshot takes from the trigger to the guest's first exit and to its first reply over
-// the network, and then to its end, beside the bare ioctls that any monitor must make, measured in
-// turn. On any /dev/kvm.
+// launch [--no-jail] [--output text|json] [--level LEVEL] [--floor PROGRAM] [--masu-vmm PROGRAM]
+// [N]...: how long a copy of a snapshot takes from the trigger to the guest's first exit and to its
+// first reply over the network, and then to its end, beside the bare ioctls that any monitor must
+// make, measured in turn. On any /dev/kvm.
 //
-// Levels: "fresh" starts a program at the trigger; "forked" has its process and has read the state
-// (Masu's has an empty VM as well); "loaded" has all but the vCPU's state. Masu's copies have a
+// Levels: "fresh" starts a program at the trigger; "forked" has its process, has read the state,
+// and has made what needs no memory; "loaded" has all but the vCPU's state. Masu's copies have a
 // disk with an overlay, a network interface, a vsock and a jail; the floor's have one memory slot
 // and one vCPU.
+//
+// Two floors: the bare one has no jail when it is fresh, and makes its VM after the trigger when it
+// is forked. The like one does the same work as Masu before the trigger and after it: in a jail
+// when fresh ("fresh-jailed"), with VM and vCPU made ahead when forked ("forked-vm"). Loaded, the
+// two are one.
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,7 +19,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <thread>
+#include <tuple>
 
 #include "tests/bench/launch_sides.hpp"
 #include "vmm/api/json_writer.hpp"
@@ -34,12 +41,24 @@ struct Row {
         Percentiles first_exit;
         Percentiles reply;
         Percentiles end;
-    } floor, masu;
+    } floor, like, masu;
 };
 
 std::string_view to_string(Level level) {
     constexpr std::array<std::string_view, 3> names{"fresh", "forked", "loaded"};
     return names[static_cast<std::size_t>(level)];
+}
+
+constexpr std::array all_levels{Level::Fresh, Level::Forked, Level::Loaded};
+
+std::optional<Level> parse_level(std::string_view name) {
+    const auto found = std::ranges::find(all_levels, name, to_string);
+    return found == all_levels.end() ? std::nullopt : std::optional(*found);
+}
+
+std::string like_floor(Level level) {
+    constexpr std::array<std::string_view, 3> names{"fresh-jailed", "forked-vm", "loaded"};
+    return std::string(names[static_cast<std::size_t>(level)]);
 }
 
 Row::Side summary(const std::vector<LaunchTimes>& all) {
@@ -61,9 +80,10 @@ Row::Side summary(const std::vector<LaunchTimes>& all) {
 // In turn, so that what else the machine does meets both. The first round of each fills caches.
 Row measure(const test::CloneTemplate& from, const Programs& programs, Level level,
             std::size_t count) {
-    const std::array sides{make_floor(from, programs, level, count),
+    const std::array sides{make_floor(from, programs, std::string(to_string(level)), count),
+                           make_floor(from, programs, like_floor(level), count),
                            make_masu(from, programs, level, count)};
-    std::array<std::vector<LaunchTimes>, 2> times;
+    std::array<std::vector<LaunchTimes>, sides.size()> times;
     const auto rounds =
         1 + (count == 1 ? single_launches : std::max<std::size_t>(3, launches / count));
     for (std::size_t round = 0; round < rounds; ++round)
@@ -74,21 +94,25 @@ Row measure(const test::CloneTemplate& from, const Programs& programs, Level lev
             if (round > 0)
                 times[i].insert(times[i].end(), some.begin(), some.end());
         }
-    return {level, count, summary(times[0]), summary(times[1])};
+    return {level, count, summary(times[0]), summary(times[1]), summary(times[2])};
 }
 
 void print_head() {
-    std::printf("%-7s %5s | %8s %8s | %8s %8s %6s %6s | %8s %8s | %8s %8s\n", "level", "N", "floor",
-                "p99", "masu", "p99", "ratio", "p99", "reply", "p99", "end", "floor's");
+    std::printf("%-7s %5s | %8s %8s | %8s %8s | %8s %8s | %6s %6s | %6s %6s | %8s %8s | %8s %8s\n",
+                "level", "N", "floor", "p99", "like", "p99", "masu", "p99", "/floor", "p99",
+                "/like", "p99", "reply", "p99", "end", "floor's");
 }
 
 void print(const Row& row) {
-    std::printf("%-7s %5zu | %8.3f %8.3f | %8.3f %8.3f %6.2f %6.2f | %8.3f %8.3f | %8.3f %8.3f\n",
-                std::string(to_string(row.level)).c_str(), row.at_once, row.floor.first_exit.p50,
-                row.floor.first_exit.p99, row.masu.first_exit.p50, row.masu.first_exit.p99,
-                row.masu.first_exit.p50 / row.floor.first_exit.p50,
-                row.masu.first_exit.p99 / row.floor.first_exit.p99, row.masu.reply.p50,
-                row.masu.reply.p99, row.masu.end.p50, row.floor.end.p50);
+    const auto& [floor, like, masu] =
+        std::tie(row.floor.first_exit, row.like.first_exit, row.masu.first_exit);
+    std::printf(
+        "%-7s %5zu | %8.3f %8.3f | %8.3f %8.3f | %8.3f %8.3f | %6.2f %6.2f | %6.2f %6.2f | %8.3f "
+        "%8.3f | %8.3f %8.3f\n",
+        std::string(to_string(row.level)).c_str(), row.at_once, floor.p50, floor.p99, like.p50,
+        like.p99, masu.p50, masu.p99, masu.p50 / floor.p50, masu.p99 / floor.p99,
+        masu.p50 / like.p50, masu.p99 / like.p99, row.masu.reply.p50, row.masu.reply.p99,
+        row.masu.end.p50, row.floor.end.p50);
     std::fflush(stdout);
 }
 
@@ -106,6 +130,9 @@ std::string as_json(const std::vector<Row>& rows, double memory_kib) {
             .field("at_once", row.at_once)
             .key("floor_first_exit")
             .raw(in_microseconds(row.floor.first_exit))
+            .field("like_floor", like_floor(row.level))
+            .key("like_floor_first_exit")
+            .raw(in_microseconds(row.like.first_exit))
             .key("first_exit")
             .raw(in_microseconds(row.masu.first_exit))
             .key("first_reply")
@@ -118,6 +145,10 @@ std::string as_json(const std::vector<Row>& rows, double memory_kib) {
             .raw(fmt::format("{:.3f}", row.masu.first_exit.p50 / row.floor.first_exit.p50))
             .key("p99_ratio")
             .raw(fmt::format("{:.3f}", row.masu.first_exit.p99 / row.floor.first_exit.p99))
+            .key("p50_ratio_to_like")
+            .raw(fmt::format("{:.3f}", row.masu.first_exit.p50 / row.like.first_exit.p50))
+            .key("p99_ratio_to_like")
+            .raw(fmt::format("{:.3f}", row.masu.first_exit.p99 / row.like.first_exit.p99))
             .end_object();
     }
     return json.end_array()
@@ -127,12 +158,13 @@ std::string as_json(const std::vector<Row>& rows, double memory_kib) {
         .text();
 }
 
-int run(const Programs& programs, const std::vector<std::size_t>& counts, bool json) {
+int run(const Programs& programs, const std::vector<Level>& levels,
+        const std::vector<std::size_t>& counts, bool json) {
     const test::CloneTemplate from;
     std::vector<Row> rows;
     if (!json)
         print_head();
-    for (const auto level : {Level::Fresh, Level::Forked, Level::Loaded})
+    for (const auto level : levels)
         for (const auto count : counts) {
             rows.push_back(measure(from, programs, level, count));
             if (!json)
@@ -148,7 +180,9 @@ int run(const Programs& programs, const std::vector<std::size_t>& counts, bool j
         std::puts(as_json(rows, memory).c_str());
     else
         std::printf(
-            "times in ms, medians first; memory: %.0f KiB a clone (host total, %zu clones)\n",
+            "times in ms, medians first; like: the floor that does before and after the trigger "
+            "what "
+            "Masu does; memory: %.0f KiB a clone (host total, %zu clones)\n",
             memory, clones_for_memory);
     return 0;
 }
@@ -162,8 +196,8 @@ std::string beside_this_program(const std::string& path) {
 
 int usage() {
     std::fprintf(stderr,
-                 "usage: launch [--no-jail] [--output text|json] [--floor PROGRAM] [--masu-vmm "
-                 "PROGRAM] [N]...\n"
+                 "usage: launch [--no-jail] [--output text|json] [--level fresh|forked|loaded] "
+                 "[--floor PROGRAM] [--masu-vmm PROGRAM] [N]...\n"
                  "N: launches at once, at least 1 (default 1 8 32 100)\n");
     return 2;
 }
@@ -171,6 +205,7 @@ int usage() {
 int main(int count, char** arguments) {
     Programs programs{.floor = beside_this_program("launch-floor"),
                       .masu_vmm = beside_this_program("../../tools/masu-vmm/masu-vmm")};
+    std::vector<Level> levels;
     std::vector<std::size_t> counts;
     bool json = false;
     for (int i = 1; i < count; ++i) {
@@ -183,6 +218,8 @@ int main(int count, char** arguments) {
         if (word.starts_with("--")) {
             if (word == "--output" && (value == "text" || value == "json"))
                 json = value == "json";
+            else if (const auto level = parse_level(value); word == "--level" && level)
+                levels.push_back(*level);
             else if (word == "--floor" && !value.empty())
                 programs.floor = value;
             else if (word == "--masu-vmm" && !value.empty())
@@ -198,7 +235,9 @@ int main(int count, char** arguments) {
     }
     if (counts.empty())
         counts = {1, 8, 32, 100};
-    return run(programs, counts, json);
+    if (levels.empty())
+        levels.assign(all_levels.begin(), all_levels.end());
+    return run(programs, levels, counts, json);
 }
 
 }  // namespace

@@ -10,25 +10,22 @@ namespace {
 
 class FloorSide final : public Side {
   public:
-    FloorSide(const test::CloneTemplate& from, const Programs& programs, Level level,
+    FloorSide(const test::CloneTemplate& from, const Programs& programs, std::string level,
               std::size_t count)
-        : command_{programs.floor, from.path() + "/state", from.path() + "/memory",
-                   level == Level::Fresh    ? "fresh"
-                   : level == Level::Forked ? "forked"
-                                            : "loaded",
-                   "3"},
-          level_(level),
+        : fresh_(level.starts_with("fresh")),
+          command_{programs.floor, from.path() + "/state", from.path() + "/memory",
+                   std::move(level), "3"},
           count_(count) {}
 
     void prepare() override {
         processes_.resize(count_);
         for (auto& process : processes_) {
             std::tie(process.socket, process.other_end) = socket_pair();
-            if (level_ != Level::Fresh)
+            if (!fresh_)
                 start(process);
         }
         char byte = 0;
-        if (level_ != Level::Fresh)
+        if (!fresh_)
             for (auto& process : processes_)
                 read_whole(process.socket, &byte, 1);
     }
@@ -37,7 +34,7 @@ class FloorSide final : public Side {
         std::vector<LaunchTimes> times(count_);
         const auto trigger = clock_.now();
         for (auto& process : processes_) {
-            if (level_ == Level::Fresh)
+            if (fresh_)
                 start(process);
             else
                 send_byte(process);
@@ -72,8 +69,8 @@ class FloorSide final : public Side {
     }
 
     SystemClock clock_;
+    bool fresh_;
     std::vector<std::string> command_;
-    Level level_;
     std::size_t count_;
     std::vector<Process> processes_;
 };
@@ -81,8 +78,8 @@ class FloorSide final : public Side {
 }  // namespace
 
 std::unique_ptr<Side> make_floor(const test::CloneTemplate& from, const Programs& programs,
-                                 Level level, std::size_t count) {
-    return std::make_unique<FloorSide>(from, programs, level, count);
+                                 std::string level, std::size_t count) {
+    return std::make_unique<FloorSide>(from, programs, std::move(level), count);
 }
 
 }  // namespace masu::bench

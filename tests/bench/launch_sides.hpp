@@ -16,7 +16,7 @@ namespace masu::bench {
 struct Programs {
     std::string floor;
     std::string masu_vmm;
-    jail::Options jail = {};  // of Masu's; the floor has none
+    jail::Options jail = {};  // of Masu's
 };
 
 // Launches of one level, so many at once. Errors end the benchmark.
@@ -29,8 +29,9 @@ class Side {
     [[nodiscard]] virtual std::vector<LaunchTimes> launch_all() = 0;
 };
 
+// `level`: as launch-floor calls it.
 [[nodiscard]] std::unique_ptr<Side> make_floor(const test::CloneTemplate& from,
-                                               const Programs& programs, Level level,
+                                               const Programs& programs, std::string level,
                                                std::size_t count);
 [[nodiscard]] std::unique_ptr<Side> make_masu(const test::CloneTemplate& from,
                                               const Programs& programs, Level level,
