@@ -1,0 +1,4 @@
+// standard.hpp, and the JSON that most of vmm/ and tools/ reads and writes.
+#include <boost/json.hpp>
+
+#include "standard.hpp"
