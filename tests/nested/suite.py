@@ -41,7 +41,8 @@ def test(cost=10, needs=()):
     """Registers a test: a function of a Host, which fails by raising. `cost` is about how many
     seconds it takes nested, to begin the long ones first; `needs` names places it reads besides
     the Debian image: kernel-6.12-cloud, kernel-6.1-generic, debian-cloud, debian-xfs, loader-shim,
-    loader-systemd-boot, loader-uki, loader-efi-stub; network-programs is small/initramfs-network."""
+    loader-systemd-boot, loader-uki, loader-efi-stub; network-programs is small/initramfs-network. Guests that
+    run the suite's own programs take small/initramfs-programs."""
 
     def register(function):
         TESTS.append(Test(function, cost, needs))
@@ -106,22 +107,23 @@ class Ground:
         debian = make_image("debian")
         small = self.directory / "small"
         small.mkdir(exist_ok=True)
-        payloads = [build / "tests/nested/touch-memory", forge, echo]
-        (small / "initramfs").write_bytes(guests.small_initramfs(f"{debian}/modules", payloads))
+        initramfs = guests.small_initramfs(f"{debian}/modules")
+        (small / "initramfs").write_bytes(initramfs)
+        own = guests.programs_archive([build / "tests/nested/touch-memory", forge, echo])
+        (small / "initramfs-programs").write_bytes(initramfs + own)
         places = {"debian": debian, "small": small, **(extra_places or {})}
         for need in needs:
             if need == "network-programs":
                 # Where one is not installed, the test finds no such file and says so.
                 if all(os.path.exists(program) for program in NETWORK_PROGRAMS):
-                    initramfs = (small / "initramfs").read_bytes()
-                    initramfs += guests.programs_archive(NETWORK_PROGRAMS)
-                    (small / "initramfs-network").write_bytes(initramfs)
+                    theirs = guests.programs_archive(NETWORK_PROGRAMS)
+                    (small / "initramfs-network").write_bytes(initramfs + theirs)
                 continue
             places[need], is_kernel = make_place(need)
             if not is_kernel:
                 continue
             small_of = small / f"initramfs-{need}"
-            small_of.write_bytes(guests.small_initramfs(f"{places[need]}/modules", payloads))
+            small_of.write_bytes(guests.small_initramfs(f"{places[need]}/modules"))
         agent = build / "tests/nested/nested-agent"
         if self.direct:
             bin_directory = self.directory / "bin"

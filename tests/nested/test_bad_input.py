@@ -1,6 +1,5 @@
 """What a person gets wrong ends with one sentence that names the thing, and status 1."""
 
-from guests import run_small
 from suite import Skip, check, test
 
 
@@ -73,27 +72,6 @@ def a_disk_that_is_missing(host):
 @test(cost=3)
 def a_disk_that_is_a_directory(host):
     refused(host, *small_vm(host), "--disk", host.scratch, names=[host.scratch, "directory"])
-
-
-@test(cost=8)
-def a_disk_of_an_odd_size_is_rounded_down(host):
-    path = file_with(host, "odd.raw", "head -c 1000000 /dev/zero")
-    vm = run_small(host, "echo SECTORS=$(cat /sys/block/vda/size)", "--disk", path)
-    check(vm.wait() == 0, vm.program.tail())
-    check(vm.value("SECTORS") == str(1000000 // 512), vm.value("SECTORS"))
-
-
-@test(cost=10)
-def a_disk_locked_by_another_vm(host):
-    path = file_with(host, "locked.raw", "head -c 1048576 /dev/zero")
-    first = run_small(host, "echo UP; while true; do sleep 1; done", "--disk", path)
-    first.expect("^UP", 90)
-    refused(host, *small_vm(host), "--disk", path, names=[path])
-    first.kill_monitor()
-    first.wait(30)
-    # The lock dies with its holder.
-    again = run_small(host, "true", "--disk", path)
-    check(again.wait() == 0, again.program.tail())
 
 
 @test(cost=3)

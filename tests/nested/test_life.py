@@ -1,8 +1,8 @@
-"""The life of a VM: reboot, power button, console, panic, triple fault, dead monitors, ps."""
+"""The life of a VM: reboot, stop, console, panic, triple fault, dead monitors, ps."""
 
 import json
 
-from guests import Vm, debian_arguments, run_small
+from guests import SPARED, Vm, run_small
 from suite import check, test
 
 
@@ -30,20 +30,6 @@ def no_reboot_ends_at_the_first(host):
     vm = run_small(host, "echo BOOT=$(cut -d' ' -f1 /proc/uptime); reboot -f", "--no-reboot")
     check(vm.wait(90) == 0, f"status {vm.program.status}:\n{vm.program.tail()}")
     check(vm.output.count("BOOT=") == 1, vm.program.tail())
-
-
-@test(cost=90)
-def power_button_shuts_debian_down(host):
-    """masu stop presses it; systemd-logind unmounts and powers off."""
-    overlay = f"{host.scratch}/button-{host.next_number()}.overlay"
-    disk = f"{host.path('debian/debian.raw')},overlay={overlay}"
-    vm = Vm(host, "--memory", "512M", *debian_arguments(host, disk))
-    vm.log_in()
-    stop = masu(host, "stop", "--time", "900", vm.name, timeout=1000)
-    check(stop.status == 0, f"masu stop: {stop.errors}")
-    check(vm.wait(60) == 0, f"status {vm.program.status}:\n{vm.program.tail()}")
-    check("Power down" in vm.output or "powering down" in vm.output.lower()
-          or "Reached target" in vm.output, vm.program.tail())  # fmt: skip
 
 
 @test(cost=15)
@@ -92,24 +78,39 @@ def detached_vm_and_its_console(host):
 
 
 @test(cost=15)
-def two_vms_of_one_name_are_refused(host):
-    first = run_small(host, "echo UP; while true; do sleep 1; done")
+def a_running_vm_has_its_name_a_boot_timer_and_console_keys(host):
+    """Its name is refused to another; Ctrl-A H shows the keys, Ctrl-A X ends it."""
+    first = run_small(host, "echo UP; while true; do sleep 1; done", "--boot-timer")
     first.expect("^UP", 60)
+    timer = first.inspect()["boot_timer"]
+    times = {name: value for name, value in timer.items() if isinstance(value, (int, float))}
+    check(len(times) >= 4, f"the boot timer says {timer}")
+    check(all(value >= 0 for value in times.values()), f"a time before the start: {timer}")
     second = run_small(host, "true", name=first.name)
     check(second.wait(30) == 1, f"status {second.program.status}")
     check(first.name in second.output, second.output)
-    masu(host, "kill", first.name)
+    first.type("\x01h")
+    first.expect(r"(?i)ctrl-a", 20)
+    first.type("\x01x")
     first.wait(30)
+    check(first.program.status is not None, "Ctrl-A X does not leave")
 
 
-@test(cost=15)
-def a_dead_monitor_is_never_shown_as_running(host):
-    vm = run_small(host, "echo UP; while true; do sleep 1; done")
+@test(cost=20)
+def a_dead_monitor_holds_neither_its_state_nor_its_disk(host):
+    """It is never shown as running; its disk was refused to others, and is no more."""
+    disk = f"{host.scratch}/locked-{host.next_number()}.raw"
+    host.shell(f"truncate -s 1M {disk}")
+    vm = run_small(host, "echo UP; while true; do sleep 1; done", "--disk", disk)
     vm.expect("^UP", 60)
+    refused = run_small(host, "true", "--disk", disk)
+    check(refused.wait(30) == 1 and disk in refused.output, refused.program.tail())
     vm.kill_monitor()
     check(vm.wait(30) != 0, "status 0 although the monitor was killed")
     state = vm.inspect()["state"].lower()
     check(state != "running", f"inspect says {state}")
+    again = run_small(host, "true", "--disk", disk)
+    check(again.wait() == 0, again.program.tail())
 
 
 @test(cost=15)
@@ -120,10 +121,10 @@ def state_survives_a_killed_command_line(host):
     masu(host, "kill", vm.name)
 
 
-@test(cost=40)
+@test(cost=20)
 def panics_at_boot_are_bounded(host):
     """No init: the kernel panics and resets (panic=-1), each time again."""
-    vm = Vm(host, "--kernel", host.path("debian/vmlinux"), "--append", "quiet", "--memory", "256M")
+    vm = Vm(host, "--kernel", host.path("debian/vmlinux"), "--append", f"quiet {SPARED}", "--memory", "256M")
     status = vm.wait(240)
     check(status not in (0, 128 + 9), f"status {status}")
     last = vm.output.strip().splitlines()[-1]
@@ -145,18 +146,6 @@ def triple_fault_ends_with_a_reason(host):
     status = vm.wait(90)
     check(status != 0, f"status {status}")
     check("triple fault" in vm.output.lower(), vm.program.tail())
-
-
-@test(cost=10)
-def console_escapes(host):
-    """Ctrl-A H shows the keys, Ctrl-A X ends the VM."""
-    vm = run_small(host, "echo UP; while true; do sleep 1; done")
-    vm.expect("^UP", 60)
-    vm.type("\x01h")
-    vm.expect(r"(?i)ctrl-a", 20)
-    vm.type("\x01x")
-    vm.wait(30)
-    check(vm.program.status is not None, "Ctrl-A X does not leave")
 
 
 @test(cost=5)

@@ -129,12 +129,16 @@ def a_tap_carries_traffic_and_the_monitor_answers(host):
 
 @test(cost=25)
 def two_cpus_have_a_queue_each_over_mmio(host):
-    """A TAP that masu makes; offloads and both queues, with the virtio-mmio transport."""
+    """A TAP that masu makes; offloads and both queues, with the virtio-mmio transport, and a disk."""
     need_root(host)
+    disk = f"{host.scratch}/mmio-{host.next_number()}.raw"
+    host.shell(f"dd if=/dev/urandom of={disk} bs=1M count=8 2>&1")
     vm = run_small(
         host,
         """ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0
         echo QUEUES=$(ls -d /sys/class/net/eth0/queues/rx-* | wc -l)
+        echo DRIVER=$(basename $(readlink -f /sys/block/vda/device/../driver))
+        echo DISK=$(sha256sum </dev/vda | cut -d' ' -f1)
         echo WAITING=1
         until wget -q -O /dev/null http://10.9.0.1:8000/file; do sleep 1; done
         for i in 1 2 3 4; do
@@ -142,13 +146,16 @@ def two_cpus_have_a_queue_each_over_mmio(host):
         done
         wait
         echo SHA=$(cat /tmp/1 /tmp/2 /tmp/3 /tmp/4 | sort -u | tr '\\n' ' ')""",
-        "--net", "tap=masu1", "--transport", "mmio", "--cpus", "2",
+        "--net", "tap=masu1", "--transport", "mmio", "--cpus", "2", "--disk", disk,
     )  # fmt: skip
     vm.expect("WAITING=1")
     host.shell("ip addr add 10.9.0.1/24 dev masu1 && ip link set masu1 up")
     digest = serve_files(host, "10.9.0.1")
     finish(vm, 240)
     check(vm.value("QUEUES") == "2", vm.value("QUEUES"))
+    check(vm.value("DRIVER") == "virtio-mmio", vm.value("DRIVER"))
+    expected = host.shell(f"sha256sum <{disk}").split()[0]
+    check(vm.value("DISK") == expected, "what the guest read is not what is on the disk")
     check(vm.value("SHA") == digest, vm.value("SHA"))
     check("masu1" not in host.shell("ip link"), "the TAP outlived its VM")
 

@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from guests import Cpio, Vm
+from guests import SPARED, Cpio, Vm
 from suite import Skip, check, test
 from test_net import DHCP
 
@@ -52,7 +52,7 @@ class Person:
         self.host.shell(f"cat {shlex.quote(self.host.path('small/initramfs'))} - >{initrd}", data=archive.bytes())
         return self.start_program(
             name, "run", "--kernel", self.host.path("debian/vmlinux"), "--initrd", initrd,
-            "--append", "quiet", "--memory", "192M", "--net", "network=lab", *arguments,
+            "--append", f"quiet {SPARED}", "--memory", "192M", "--net", "network=lab", *arguments,
         )  # fmt: skip
 
     def start_program(self, name, *command):
@@ -96,7 +96,7 @@ class PersonsVm(Vm):
         return self.person.masu("net", "inspect", "lab")
 
 
-@test(cost=60)
+@test(cost=110)
 def vms_on_a_network_reach_each_other_as_their_groups_admit(host):
     person = Person(host)
     try:

@@ -151,7 +151,7 @@ def a_guest_that_lies_about_itself_is_not_heard(host):
     make_tap(host, "masu3", "10.66.0.1/24")
     masu(host, "sg", "create", "liar", "--description", "may send anything, as itself")
     vm = run_small(host, OBEY, "--net", "tap=masu3,address=10.66.0.10/24", "--security-group", "liar",
-                   name="liar")  # fmt: skip
+                   name="liar", initramfs="small/initramfs-programs")  # fmt: skip
     vm.expect("OBEYING=1", 240)
     guest = Guest(vm)
     watch = host.start(host.path("bin/forge-frames"), "watch", "masu3")

@@ -18,7 +18,7 @@ while true; do sleep 1; done
 """
 
 
-@test(cost=60)
+@test(cost=25)
 def bytes_cross_both_ways_and_a_copy_begins_anew(host):
     """Megabytes each way at once, begun by either side, whole after one half has closed; nobody's
     ports are refused; a restored guest sees its old connection reset and takes new ones."""
@@ -28,7 +28,8 @@ def bytes_cross_both_ways_and_a_copy_begins_anew(host):
     for listener in listeners:
         listener.expect("LISTENING", 30)
     vm = run_small(host, JOB, "--net", "none", "--vsock", f"9,uds={path}",
-                   "--disk", f"{host.path('debian/debian.raw')},ro", memory="128M")  # fmt: skip
+                   "--disk", f"{host.path('debian/debian.raw')},ro", memory="128M",
+                   initramfs="small/initramfs-programs")  # fmt: skip
     vm.expect("SERVING", 90)
     vm.expect(r"EXCHANGED sent=6291456 received=6291459 last=END", 120)
     check(listeners[0].wait(30) == 0 and "SERVED=6291456" in listeners[0].output, listeners[0].tail())
