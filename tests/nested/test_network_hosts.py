@@ -29,7 +29,7 @@ while read -r line; do [ "$line" != enough ] || break; eval "$line"; echo "RAN=$
 """
 GUEST = {4: "10.66.0.10", 6: "fd66::10"}
 # A line a second. A pace leaves the emulated processor time for what else happens.
-PACED = ("-R", "-t", "600", "-b", "1M", "-l", "4K", "-i", "1", "-f", "k", "--forceflush")
+PACED = ("-R", "-t", "600", "-b", "250K", "-l", "2K", "-i", "1", "-f", "k", "--forceflush")
 
 
 class Neighbour:
@@ -93,7 +93,7 @@ def check_what_is_admitted(near, digest):
         check(sum_ == digest, f"curl over IPv{family} got another file")
         ping = near.run("ping", f"-{family}", "-c", "2", "-W", "10", "-s", "3000", GUEST[family])
         check(ping.status == 0, ping.output + ping.errors)
-        for words in (["-b", "20M"], ["-u", "-b", "500K", "-l", "3000"]):  # the second: in fragments
+        for words in (["-b", "5M"], ["-u", "-b", "500K", "-l", "3000"]):  # the second: in fragments
             there, back = iperf3(near, family, *words)
             check(there > 0 and back > 0, f"iperf3 {words}, IPv{family}: {there} arrived there, {back} back")
     ssh = near.run("dbclient", "-y", "-y", f"root@{GUEST[4]}", "cat /proc/version; exit 7", timeout=120)
