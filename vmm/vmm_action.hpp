@@ -269,8 +269,8 @@ struct LoadSnapshot {
     bool operator==(const LoadSnapshot&) const = default;
 };
 // Does ahead what a load of the same snapshot can have done before the VM is wanted: reads its
-// state, checks it against this host, and makes a VM without memory and devices. The load that
-// follows takes them, unless it is of another snapshot or the file has changed since.
+// state, checks it against this host, and makes the machine, all but its memory and what was saved
+// of it. The load that follows takes it, unless it asks for another or the file has changed since.
 struct PrepareLoad {
     static constexpr auto allowed = Allowed::PreBoot;
     static constexpr std::string_view name = "preparing to load a snapshot";

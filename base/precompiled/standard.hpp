@@ -1,6 +1,6 @@
-// The standard headers that most files include, for -Db_pch=true (a quarter less to compile). No file may
-// count on it: builds without it are the usual ones. (Without #pragma once, which GCC does not let a main
-// file say: nothing includes it but with_json.hpp.)
+// The standard headers that most files include, for -Db_pch=true. No file may count on it: builds
+// without it are the usual ones. (Without #pragma once, which GCC does not let a main file say:
+// nothing includes it but with_json.hpp.)
 #include <algorithm>
 #include <array>
 #include <atomic>

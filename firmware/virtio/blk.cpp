@@ -24,8 +24,8 @@ constexpr std::uint32_t type_flush = 4;
 constexpr std::uint8_t status_ok = 0;
 constexpr std::uint64_t sector_size = 512;
 constexpr std::uint32_t largest_piece = 1U << 20;
-// A rate-limited disk may take long, and one behind a network may stall for minutes before it goes on;
-// one that never answers must not hang the boot.
+// A rate-limited disk may take long, and one behind a network may stall for minutes before it goes
+// on; one that never answers must not hang the boot.
 constexpr std::uint64_t patience = 600 * clock::per_second;
 
 }  // namespace

@@ -181,8 +181,7 @@ int run(const Programs& programs, const std::vector<Level>& levels,
     else
         std::printf(
             "times in ms, medians first; like: the floor that does before and after the trigger "
-            "what "
-            "Masu does; memory: %.0f KiB a clone (host total, %zu clones)\n",
+            "what Masu does; memory: %.0f KiB a clone (host total, %zu clones)\n",
             memory, clones_for_memory);
     return 0;
 }
