@@ -5,9 +5,21 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <tuple>
+#include <utility>
 
 namespace masu {
+namespace {
+
+// Of what is no Watch.
+constexpr std::uint64_t wake_id = 0;
+constexpr std::uint64_t alarm_id = 1;
+constexpr Nanoseconds second = 1'000'000'000;
+constexpr Nanoseconds longest_delay = 100'000'000 * second;  // three years
+
+}  // namespace
 
 EventLoop::Watch::Watch(Watch&& other) noexcept
     : loop_(std::exchange(other.loop_, nullptr)), id_(other.id_), fd_(other.fd_) {}
@@ -31,18 +43,27 @@ void EventLoop::Watch::set_events(std::uint32_t events) {
     ::epoll_ctl(loop_->epoll_.get(), EPOLL_CTL_MOD, fd_, &event);
 }
 
+EventLoop::Timer::Timer(Timer&& other) noexcept
+    : loop_(std::exchange(other.loop_, nullptr)), id_(other.id_) {}
+
+EventLoop::Timer& EventLoop::Timer::operator=(Timer&& other) noexcept {
+    std::swap(loop_, other.loop_);
+    std::swap(id_, other.id_);
+    return *this;
+}
+
+EventLoop::Timer::~Timer() {
+    if (loop_ != nullptr)
+        loop_->remove_timer(id_);
+}
+
 void EventLoop::Timer::arm(Nanoseconds delay) {
-    if (delay == 0)
-        delay = 1;  // a zero it_value would disarm
-    itimerspec spec{};
-    spec.it_value.tv_sec = static_cast<time_t>(delay / 1'000'000'000U);
-    spec.it_value.tv_nsec = static_cast<long>(delay % 1'000'000'000U);
-    ::timerfd_settime(fd_.get(), 0, &spec, nullptr);
+    const auto now = SystemClock().now();
+    loop_->set_deadline(id_, now + std::min(delay, longest_delay));
 }
 
 void EventLoop::Timer::disarm() {
-    const itimerspec none{};
-    ::timerfd_settime(fd_.get(), 0, &none, nullptr);
+    loop_->set_deadline(id_, 0);
 }
 
 Result<std::unique_ptr<EventLoop>> EventLoop::create() {
@@ -50,7 +71,7 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create() {
     if (!epoll)
         return fail_errno(errno, "cannot create an epoll instance");
     auto wake = TRY(EventFd::create());
-    epoll_event event{.events = EPOLLIN, .data = {.u64 = 0}};  // id 0 is the wake-up
+    epoll_event event{.events = EPOLLIN, .data = {.u64 = wake_id}};
     if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, wake.fd(), &event) < 0)
         return fail_errno(errno, "cannot watch the wake-up eventfd");
     return std::unique_ptr<EventLoop>(new EventLoop(std::move(epoll), std::move(wake)));
@@ -73,18 +94,86 @@ Result<EventLoop::Watch> EventLoop::watch(int fd, std::uint32_t events, Handler 
     return Watch(this, id, fd);
 }
 
-Result<EventLoop::Timer> EventLoop::timer(std::function<void()> handler) {
+Result<EventLoop::Timer> EventLoop::timer(TimerHandler handler) {
+    const std::lock_guard lock(mutex_);
+    if (!alarm_)
+        TRY(make_alarm());
+    const auto id = next_id_++;
+    timers_.emplace(id, Deadline{std::make_shared<TimerHandler>(std::move(handler)), 0});
+    return Timer(this, id);
+}
+
+Result<> EventLoop::make_alarm() {
     Fd fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (!fd)
         return fail_errno(errno, "cannot create a timer");
-    const int number = fd.get();
-    auto watch = TRY(this->watch(number, EPOLLIN, [number, handler = std::move(handler)](auto) {
-        std::uint64_t expirations = 0;
-        // Nothing to read: the timer was re-armed or disarmed after epoll reported it.
-        if (::read(number, &expirations, sizeof expirations) > 0)
-            handler();
-    }));
-    return Timer(std::move(fd), std::move(watch));
+    epoll_event event{.events = EPOLLIN, .data = {.u64 = alarm_id}};
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) < 0)
+        return fail_errno(errno, "cannot watch a timer");
+    alarm_ = std::move(fd);
+    return {};
+}
+
+// An alarm that comes too early finds nothing due and is set anew; so it need not be moved to later
+// whenever a deadline is.
+void EventLoop::set_deadline(std::uint64_t timer, Nanoseconds time) noexcept {
+    const std::lock_guard lock(mutex_);
+    timers_.at(timer).time = time;
+    if (time == 0 || (alarm_time_ != 0 && alarm_time_ <= time))
+        return;
+    alarm_time_ = time;
+    set_alarm();
+}
+
+void EventLoop::set_alarm() noexcept {
+    itimerspec spec{};
+    spec.it_value.tv_sec = static_cast<time_t>(alarm_time_ / second);
+    spec.it_value.tv_nsec = static_cast<long>(alarm_time_ % second);
+    ::timerfd_settime(alarm_.get(), TFD_TIMER_ABSTIME, &spec, nullptr);
+}
+
+void EventLoop::remove_timer(std::uint64_t timer) noexcept {
+    Deadline dying;  // destroyed after the lock is released
+    const std::lock_guard lock(mutex_);
+    if (const auto found = timers_.find(timer); found != timers_.end()) {
+        dying = std::move(found->second);
+        timers_.erase(found);
+    }
+}
+
+// Null: it was disarmed, armed for later or destroyed by a handler before it.
+std::shared_ptr<EventLoop::TimerHandler> EventLoop::take_due(std::uint64_t timer, Nanoseconds now) {
+    const std::lock_guard lock(mutex_);
+    const auto found = timers_.find(timer);
+    if (found == timers_.end() || found->second.time == 0 || found->second.time > now)
+        return nullptr;
+    found->second.time = 0;
+    return found->second.handler;
+}
+
+// What its handler arms again has its turn in the next round at the earliest.
+void EventLoop::run_timers() {
+    std::uint64_t expirations = 0;
+    std::ignore = ::read(alarm_.get(), &expirations, sizeof expirations);
+    const auto now = SystemClock().now();
+    std::vector<std::pair<Nanoseconds, std::uint64_t>> due;
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [id, deadline] : timers_)
+            if (deadline.time != 0 && deadline.time <= now)
+                due.emplace_back(deadline.time, id);
+    }
+    std::ranges::sort(due);
+    for (const auto& [time, id] : due)
+        if (const auto handler = take_due(id, now))
+            (*handler)();
+    const std::lock_guard lock(mutex_);
+    alarm_time_ = 0;
+    for (const auto& [id, deadline] : timers_)
+        if (deadline.time != 0 && (alarm_time_ == 0 || deadline.time < alarm_time_))
+            alarm_time_ = deadline.time;
+    if (alarm_time_ != 0)
+        set_alarm();
 }
 
 void EventLoop::post(std::function<void()> work) {
@@ -112,9 +201,13 @@ void EventLoop::run_once(int timeout_ms) {
     for (int i = 0; i < count; ++i) {
         const auto event = events[static_cast<std::size_t>(i)];
         const std::uint64_t id = event.data.u64;  // a copy: epoll_event is packed
-        if (id == 0) {
+        if (id == wake_id) {
             wake_.take();
             run_posted();
+            continue;
+        }
+        if (id == alarm_id) {
+            run_timers();
             continue;
         }
         std::shared_ptr<Handler> handler;  // keeps it alive if the handler ends its own watch

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -41,17 +42,21 @@ class EventLoop {
         int fd_ = -1;
     };
 
-    // One-shot timer; arm() replaces an earlier deadline. Destroying it cancels it.
+    // One-shot timer; arm() replaces an earlier deadline. Destroying it cancels it, on the threads
+    // on which a Watch may be destroyed. arm() and disarm(): any thread.
     class Timer {
       public:
+        Timer(Timer&& other) noexcept;
+        Timer& operator=(Timer&& other) noexcept;
+        ~Timer();
         void arm(Nanoseconds delay);  // from now; 0 means at once
         void disarm();
 
       private:
         friend class EventLoop;
-        Timer(Fd fd, Watch watch) noexcept : fd_(std::move(fd)), watch_(std::move(watch)) {}
-        Fd fd_;
-        Watch watch_;
+        Timer(EventLoop* loop, std::uint64_t id) noexcept : loop_(loop), id_(id) {}
+        EventLoop* loop_ = nullptr;
+        std::uint64_t id_ = 0;
     };
 
     [[nodiscard]] static Result<std::unique_ptr<EventLoop>> create();
@@ -60,7 +65,7 @@ class EventLoop {
 
     // The descriptor is borrowed: it must outlive the Watch.
     [[nodiscard]] Result<Watch> watch(int fd, std::uint32_t events, Handler handler);
-    [[nodiscard]] Result<Timer> timer(std::function<void()> handler);
+    [[nodiscard]] Result<Timer> timer(std::function<void()> handler);  // disarmed
 
     // Runs `work` on the loop's thread, in order of posting. Any thread.
     void post(std::function<void()> work);
@@ -71,15 +76,30 @@ class EventLoop {
     void run_once(int timeout_ms);
 
   private:
+    using TimerHandler = std::function<void()>;
+    struct Deadline {
+        std::shared_ptr<TimerHandler> handler;
+        Nanoseconds time = 0;  // of the monotonic clock; 0: disarmed
+    };
+
     EventLoop(Fd epoll, EventFd wake) noexcept : epoll_(std::move(epoll)), wake_(std::move(wake)) {}
     void remove(std::uint64_t id, int fd) noexcept;
     void run_posted();
+    [[nodiscard]] Result<> make_alarm();
+    void set_deadline(std::uint64_t timer, Nanoseconds time) noexcept;
+    void remove_timer(std::uint64_t timer) noexcept;
+    void run_timers();
+    [[nodiscard]] std::shared_ptr<TimerHandler> take_due(std::uint64_t timer, Nanoseconds now);
+    void set_alarm() noexcept;  // under mutex_
 
     Fd epoll_;
     EventFd wake_;
-    std::mutex mutex_;  // guards handlers_, next_id_, posted_
+    Fd alarm_;   // a timerfd, for the earliest deadline or an earlier one; made with the first timer
+    std::mutex mutex_;  // guards the rest but stop_, and the setting of alarm_
     std::unordered_map<std::uint64_t, std::shared_ptr<Handler>> handlers_;
-    std::uint64_t next_id_ = 1;
+    std::map<std::uint64_t, Deadline> timers_;
+    Nanoseconds alarm_time_ = 0;  // 0: not set
+    std::uint64_t next_id_ = 2;  // of watches and timers
     std::vector<std::function<void()>> posted_;
     std::atomic<bool> stop_{false};
 };
