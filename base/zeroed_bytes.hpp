@@ -1,25 +1,43 @@
 // A buffer of zeros whose pages cost memory, and the time to fetch them, only once they are used.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstddef>
-#include <cstdlib>
-#include <memory>
 #include <new>
+#include <utility>
 
 namespace masu {
 
-// Its size is fixed. calloc() knows which memory the kernel has just given, and is zero untouched.
+// A mapping of its own, of a fixed size. calloc() would clear what it takes from the heap, and so
+// touch every page.
 class ZeroedBytes {
   public:
     ZeroedBytes() noexcept = default;
-    explicit ZeroedBytes(std::size_t size)
-        : bytes_(static_cast<std::byte*>(std::calloc(size, 1))), size_(size) {
-        if (bytes_ == nullptr && size > 0)
+    explicit ZeroedBytes(std::size_t size) {
+        if (size == 0)
+            return;
+        void* mapping = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                               -1, 0);
+        if (mapping == MAP_FAILED)
             throw std::bad_alloc();
+        bytes_ = static_cast<std::byte*>(mapping);
+        size_ = size;
+    }
+    ZeroedBytes(ZeroedBytes&& other) noexcept
+        : bytes_(std::exchange(other.bytes_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    ZeroedBytes& operator=(ZeroedBytes&& other) noexcept {
+        std::swap(bytes_, other.bytes_);
+        std::swap(size_, other.size_);
+        return *this;
+    }
+    ~ZeroedBytes() {
+        if (bytes_ != nullptr)
+            ::munmap(bytes_, size_);
     }
 
-    [[nodiscard]] std::byte* data() noexcept { return bytes_.get(); }
-    [[nodiscard]] const std::byte* data() const noexcept { return bytes_.get(); }
+    [[nodiscard]] std::byte* data() noexcept { return bytes_; }
+    [[nodiscard]] const std::byte* data() const noexcept { return bytes_; }
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
     // For std::span.
     [[nodiscard]] std::byte* begin() noexcept { return data(); }
@@ -28,10 +46,7 @@ class ZeroedBytes {
     [[nodiscard]] const std::byte* end() const noexcept { return data() + size_; }
 
   private:
-    struct Free {
-        void operator()(std::byte* bytes) const noexcept { std::free(bytes); }
-    };
-    std::unique_ptr<std::byte, Free> bytes_;
+    std::byte* bytes_ = nullptr;
     std::size_t size_ = 0;
 };
 
