@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
@@ -26,6 +27,18 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
     return map[static_cast<std::size_t>(level)];
 }
 
+// UTC, and by the calendar alone: the C library would read its time zone first.
+std::string time_stamp(spdlog::log_clock::time_point time) {
+    const auto milliseconds = std::chrono::floor<std::chrono::milliseconds>(time);
+    const auto day = std::chrono::floor<std::chrono::days>(milliseconds);
+    const std::chrono::year_month_day date(day);
+    const std::chrono::hh_mm_ss clock(milliseconds - day);
+    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", static_cast<int>(date.year()),
+                       static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                       clock.hours().count(), clock.minutes().count(), clock.seconds().count(),
+                       clock.subseconds().count());
+}
+
 // Writes each line with one write(2); a full FIFO loses the line instead of stopping the monitor.
 class FdSink final : public spdlog::sinks::base_sink<std::mutex> {
   public:
@@ -33,9 +46,9 @@ class FdSink final : public spdlog::sinks::base_sink<std::mutex> {
 
   private:
     void sink_it_(const spdlog::details::log_msg& message) override {
-        spdlog::memory_buf_t text;
-        formatter_->format(message, text);
-        [[maybe_unused]] const auto written = ::write(fd_, text.data(), text.size());
+        const auto line = fmt::format("{} {}\n", time_stamp(message.time),
+                                      std::string_view(message.payload));
+        [[maybe_unused]] const auto written = ::write(fd_, line.data(), line.size());
     }
     void flush_() override {}
     int fd_;
@@ -81,7 +94,6 @@ struct Log::Sink {
         auto sink = std::make_shared<Sink>();
         sink->logger =
             std::make_shared<spdlog::logger>("", std::make_shared<FdSink>(fd, std::move(owned)));
-        sink->logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %v", spdlog::pattern_time_type::utc);
         sink->logger->set_level(to_spdlog(level));
         return sink;
     }
