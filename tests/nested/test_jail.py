@@ -27,7 +27,7 @@ def check_confined(host, vm):
     count = threads.count("\nPid:")
     check(count >= 2, f"a loop and a vCPU are two threads, not {count}")
     for line in ("Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000",
-                 "CapBnd:\t0000000000000000"):  # fmt: skip
+                 "CapPrm:\t0000000000000000", "CapInh:\t0000000000000000"):  # fmt: skip
         check(threads.count(f"\n{line}\n") == count, f"not all have {line}:\n{threads}")
 
 

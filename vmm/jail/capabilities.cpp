@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/securebits.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,8 +14,6 @@
 
 namespace masu::jail {
 namespace {
-
-constexpr int last_possible = 63;
 
 struct Sets {
     Capabilities effective = 0;
@@ -64,10 +63,11 @@ Result<> keep_capabilities(Capabilities kept) {
     return write_sets({.effective = left, .permitted = left});
 }
 
-void empty_bounding_set() noexcept {
-    for (int number = 0; number <= last_possible; ++number)
-        if (::prctl(PR_CAPBSET_DROP, number, 0, 0, 0) < 0)
-            return;  // past the last, or not allowed
+void end_powers_of_root() noexcept {
+    ::prctl(PR_SET_SECUREBITS,
+            SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
+                SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED,
+            0, 0, 0);
 }
 
 Capabilities set_up_capabilities() noexcept {

@@ -23,9 +23,11 @@ constexpr Capabilities capability(int number) noexcept {
 // afterwards; the inheritable and ambient sets are empty. Threads made later inherit that.
 [[nodiscard]] Result<> keep_capabilities(Capabilities kept);
 
-// The bounding set: no program that is ever executed gets a capability. Nothing happens where the
-// thread may not (without CAP_SETPCAP), as then it has nothing to hand on either.
-void empty_bounding_set() noexcept;
+// For good, root is a user like others: no program that is ever executed gets a capability for
+// being root's (securebits, capabilities(7)). To empty the bounding set would do the same at the
+// price of a call for each capability there is. Nothing happens where the thread may not (without
+// CAP_SETPCAP), as then it has nothing to hand on either.
+void end_powers_of_root() noexcept;
 
 // Until the guest runs, nobody hostile is in the process: a TAP of another user is opened
 // (CAP_NET_ADMIN), and so are files of other users (CAP_DAC_OVERRIDE).

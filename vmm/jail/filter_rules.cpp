@@ -116,10 +116,9 @@ void open_nothing(Rules& rules) {
 }
 
 void allow_vcpu(Rules& rules) {
-    // The one that counts stands first.
     rules.ioctls({KVM_RUN, KVM_SIGNAL_MSI, KVM_SET_GSI_ROUTING, KVM_KVMCLOCK_CTRL, KVM_IRQFD,
                   KVM_IOEVENTFD});
-    rules.allow({SYS_eventfd2, SYS_timerfd_create});
+    rules.allow({SYS_eventfd2});
     allow_common(rules);
     open_nothing(rules);
     allow_disk_io(rules);

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <ctime>
 
 #include "vmm/jail/capabilities.hpp"
 
@@ -58,12 +57,11 @@ std::vector<std::string> arguments(const Options& options) {
 Result<Jail> enter(const Options& options) {
     if (options.filters == FilterMode::Off)
         return Jail{};
-    ::tzset();  // reads its files once; a thread that may open none tells the time later
     TRY(forbid_core_dumps());
     TRY(fix_descriptor_limit());
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return fail_errno(errno, "no_new_privs cannot be set");
-    empty_bounding_set();
+    end_powers_of_root();
     TRY(keep_capabilities(set_up_capabilities()));
     Jail jail{.walls = {"no-new-privileges", "no-capabilities", "rlimits"},
               .files = TRY(confine_files(options.files))};

@@ -1,4 +1,5 @@
 // The jail as a whole, by what /proc says of a process in it.
+#include <linux/capability.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -43,6 +44,20 @@ TEST_CASE("a jailed process is one by the kernel's own account") {
                        ::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur == files.rlim_max
                    ? 0
                    : 4;
+    });
+    CHECK(end.signal == 0);
+    CHECK(end.status == 0);
+}
+
+TEST_CASE("a program that root executes gets no capability for it any more") {
+    const auto permitted = jail::permitted_capabilities();
+    if (!permitted || (*permitted & jail::capability(CAP_SETPCAP)) == 0)
+        return;
+    const auto end = in_child([] {
+        jail::end_powers_of_root();
+        ::execl("/bin/grep", "grep", "-q", "^CapEff:[[:space:]]0000000000000000$",
+                "/proc/self/status", nullptr);
+        return 2;
     });
     CHECK(end.signal == 0);
     CHECK(end.status == 0);
