@@ -44,6 +44,9 @@ class Disk {
 
     [[nodiscard]] virtual std::uint64_t size() const noexcept = 0;  // bytes, multiple of 512
     [[nodiscard]] virtual bool read_only() const noexcept = 0;
+    // A request is on its way, at the latest by the thread that calls this: makes what submit() would
+    // make otherwise, on a thread that perhaps may not. The event loop's.
+    virtual void wake() {}
     // Queues a request; nothing may happen before kick(). Never blocks for I/O unless the disk is
     // of the synchronous kind, which does the work here and reports it by reap().
     virtual void submit(const Request& request) = 0;
@@ -70,11 +73,13 @@ struct OpenOptions {
                               // created when missing
     std::uint64_t overlay_size = 0;  // of the disk a new overlay makes; 0: as large as its base
     bool overlay_synced = true;      // a new overlay survives a crash of the host
+    bool late_engine = false;        // made with the first request, on the thread that makes it
+    std::function<void(const std::string&)> warn = {};  // then, as `warnings` are when it is opened
 };
 struct Opened {
     std::unique_ptr<Disk> disk;
     std::vector<std::string> warnings;  // e.g. size rounded down to a multiple of 512
-    const char* engine = "";            // "io_uring" or "sync", for logs and inspect
+    const char* engine = "";            // as Engine::name, for logs and inspect
 };
 [[nodiscard]] Result<Opened> open_disk(const OpenOptions& options);
 

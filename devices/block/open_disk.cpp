@@ -6,25 +6,21 @@
 
 #include "base/bytes.hpp"
 #include "devices/block/disk.hpp"
+#include "devices/block/engine.hpp"
 #include "devices/block/overlay_disk.hpp"
-#include "devices/block/sync_disk.hpp"
-#include "devices/block/uring_disk.hpp"
 
 namespace masu::block {
 namespace {
 
-Result<std::unique_ptr<Disk>> start_engine(File file, bool force_sync, Opened& opened) {
-    if (!force_sync) {
-        auto disk = UringDisk::create(file);
-        if (disk) {
-            opened.engine = "io_uring";
-            return disk;
-        }
-        opened.warnings.push_back(fmt::format("disk {}: {}; using the slower synchronous engine",
-                                              file.path(), disk.error().message));
-    }
-    opened.engine = "sync";
-    return SyncDisk::create(std::move(file));
+Result<std::unique_ptr<Disk>> start_engine(File file, const OpenOptions& options, Opened& opened) {
+    auto engine =
+        options.late_engine
+            ? TRY(start_engine_later(std::move(file), options.force_sync, options.warn))
+            : TRY(block::start_engine(std::move(file), options.force_sync));
+    opened.engine = engine.name;
+    if (!engine.warning.empty())
+        opened.warnings.push_back(std::move(engine.warning));
+    return std::move(engine.disk);
 }
 
 bool same_file(const std::string& one, const std::string& other) {
@@ -62,18 +58,19 @@ Result<Opened> open_overlay(const OpenOptions& options) {
     auto base_file = TRY(File::open(
         {.path = options.path, .read_only = true, .direct = options.direct}, opened.warnings));
     const auto on_host = TRY(base_file.identity());
-    auto base = TRY(start_engine(std::move(base_file), options.force_sync, opened));
-    auto print = fingerprint(*base);
+    auto print = fingerprint(base_file);
     if (!print)
         return in_context("disk " + options.path, std::move(print).error());
-    const BaseIdentity identity{base->size(), on_host.mtime_ns, *print};
+    const BaseIdentity identity{base_file.size(), on_host.mtime_ns, *print};
+    auto base = TRY(start_engine(std::move(base_file), options, opened));
     TRY(create_missing_overlay(options, identity, base->size()));
     auto store_file = TRY(File::open(
         {.path = options.overlay, .read_only = options.read_only, .direct = options.direct},
         opened.warnings));
-    auto store = TRY(start_engine(std::move(store_file), options.force_sync, opened));
-    opened.disk =
-        TRY(OverlayDisk::open(std::move(base), identity, std::move(store), options.overlay));
+    const auto header = TRY(read_overlay_header(store_file));
+    auto store = TRY(start_engine(std::move(store_file), options, opened));
+    opened.disk = TRY(
+        OverlayDisk::open(std::move(base), identity, *header, std::move(store), options.overlay));
     if (options.overlay_size != 0 && opened.disk->size() != options.overlay_size)
         return fail(
             "overlay {} exists and makes a disk of {} bytes, not of {}; leave the size out to use "
@@ -91,7 +88,7 @@ Result<Opened> open_disk(const OpenOptions& options) {
     auto file = TRY(
         File::open({.path = options.path, .read_only = options.read_only, .direct = options.direct},
                    opened.warnings));
-    opened.disk = TRY(start_engine(std::move(file), options.force_sync, opened));
+    opened.disk = TRY(start_engine(std::move(file), options, opened));
     return opened;
 }
 

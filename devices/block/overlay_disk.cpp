@@ -62,17 +62,10 @@ Result<> add_to_epoll(int epoll, int fd) {
 
 Result<std::unique_ptr<Disk>> OverlayDisk::open(std::unique_ptr<Disk> base,
                                                 const BaseIdentity& identity,
+                                                const OverlayHeader& header,
                                                 std::unique_ptr<Disk> store,
                                                 const std::string& path) {
-    if (store->size() < sizeof(OverlayHeader))
-        return fail(
-            "overlay {} is cut short ({} bytes); restore it from a copy, or delete it to "
-            "start again from the base",
-            path, store->size());
-    const auto header = std::make_unique<OverlayHeader>();
-    if (auto read = read_now(*store, 0, std::as_writable_bytes(std::span(header.get(), 1))); !read)
-        return in_context("overlay " + path, std::move(read).error());
-    const auto layout = TRY(check_overlay_header(*header, store->size(), identity, path));
+    const auto layout = TRY(check_overlay_header(header, store->size(), identity, path));
     Fd epoll(::epoll_create1(EPOLL_CLOEXEC));
     if (!epoll)
         return fail_errno(errno, "cannot create an epoll instance");
@@ -110,7 +103,9 @@ std::uint32_t OverlayDisk::take_job() {
     return index;
 }
 
+// The first request of all may go on to either side on another thread, which drains.
 void OverlayDisk::submit(const Request& request) {
+    wake();
     if (request.op == Op::Flush) {
         flush_waiting_.push_back(request.token);
         return;

@@ -23,15 +23,20 @@ namespace masu::block {
 // present holds a claim on them; writes that overlap a claim wait their turn.
 class OverlayDisk final : public Disk {
   public:
-    // Judges the header in `store` and opens. `path` names the overlay in errors.
+    // Judges `header`, which is that in `store`, and opens. `path` names the overlay in errors.
     [[nodiscard]] static Result<std::unique_ptr<Disk>> open(std::unique_ptr<Disk> base,
                                                             const BaseIdentity& identity,
+                                                            const OverlayHeader& header,
                                                             std::unique_ptr<Disk> store,
                                                             const std::string& path);
     ~OverlayDisk() override;  // waits for what is in flight, and flushes
 
     [[nodiscard]] std::uint64_t size() const noexcept override { return layout_.virtual_size; }
     [[nodiscard]] bool read_only() const noexcept override { return store_->read_only(); }
+    void wake() override {
+        base_->wake();
+        store_->wake();
+    }
     void submit(const Request& request) override;
     void kick() override;
     void reap(std::vector<Completion>& done) override;

@@ -2,10 +2,12 @@
 #include "devices/block/overlay_format.hpp"
 
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -122,39 +124,74 @@ Result<OverlayLayout> check_overlay_header(const OverlayHeader& header, std::uin
     return layout;
 }
 
-Result<> read_now(Disk& disk, std::uint64_t offset, std::span<std::byte> to) {
+namespace {
+
+struct Sample {
+    std::uint64_t offset = 0;
+    std::uint64_t size = 0;
+};
+
+// Whether all of it was there without the medium being asked.
+bool read_cached(int fd, std::uint64_t offset, std::span<std::byte> to) {
     const iovec buffer{to.data(), to.size()};
-    disk.submit({.op = Op::Read, .offset = offset, .size = to.size(), .buffers = {&buffer, 1}});
-    disk.kick();
-    std::vector<Completion> done;
-    disk.drain(done);
-    if (done.size() != 1)
-        return fail("a read at {} was not answered", offset);
-    if (done[0].error != 0)
-        return fail_errno(done[0].error, "cannot read {} bytes at {}", to.size(), offset);
+    return ::preadv2(fd, &buffer, 1, static_cast<off_t>(offset), RWF_NOWAIT) ==
+           static_cast<ssize_t>(to.size());
+}
+
+// All of them at once, so that they are not waited for one by one.
+void ask_for(int fd, std::span<const Sample> wanted) {
+    for (const auto& sample : wanted)
+        ::posix_fadvise(fd, static_cast<off_t>(sample.offset), static_cast<off_t>(sample.size),
+                        POSIX_FADV_WILLNEED);
+}
+
+Result<> read_waiting(int fd, std::uint64_t offset, std::span<std::byte> to) {
+    const auto count = ::pread(fd, to.data(), to.size(), static_cast<off_t>(offset));
+    if (count < 0)
+        return fail_errno(errno, "cannot read {} bytes at {}", to.size(), offset);
+    if (static_cast<std::size_t>(count) != to.size())
+        return fail("there are fewer than {} bytes at {}", to.size(), offset);
     return {};
 }
 
-Result<std::uint64_t> fingerprint(Disk& base) {
+}  // namespace
+
+Result<std::unique_ptr<OverlayHeader>> read_overlay_header(const File& store) {
+    if (store.size() < sizeof(OverlayHeader))
+        return fail(
+            "overlay {} is cut short ({} bytes); restore it from a copy, or delete it to "
+            "start again from the base",
+            store.path(), store.size());
+    auto header = std::make_unique<OverlayHeader>();
+    const auto count = ::pread(store.fds().back(), header.get(), sizeof(OverlayHeader), 0);
+    if (count < 0)
+        return fail_errno(errno, "cannot read overlay {}", store.path());
+    if (count != sizeof(OverlayHeader))
+        return fail("overlay {} became shorter while it was being opened; try again", store.path());
+    return header;
+}
+
+Result<std::uint64_t> fingerprint(const File& base) {
     const std::uint64_t blocks = (base.size() + overlay_block - 1) / overlay_block;
     const std::uint64_t count = std::min(blocks, samples);
-    std::vector<std::byte> bytes(count * overlay_block);
-    std::vector<iovec> buffers(count);
-    std::vector<Completion> done;
+    std::vector<Sample> wanted(count);
     for (std::uint64_t i = 0; i < count; ++i) {
         const std::uint64_t block = count == 1 ? 0 : i * (blocks - 1) / (count - 1);
-        const std::uint64_t size = std::min(overlay_block, base.size() - block * overlay_block);
-        buffers[i] = {bytes.data() + i * overlay_block, size};
-        base.submit({.op = Op::Read,
-                     .offset = block * overlay_block,
-                     .size = size,
-                     .buffers = {&buffers[i], 1}});
+        wanted[i] = {.offset = block * overlay_block,
+                     .size = std::min(overlay_block, base.size() - block * overlay_block)};
     }
-    base.kick();
-    base.drain(done);
-    for (const auto& completion : done)
-        if (completion.error != 0)
-            return fail_errno(completion.error, "cannot read the base");
+    std::vector<std::byte> bytes(count * overlay_block);
+    const int fd = base.fds().back();
+    bool asked = false;
+    for (std::uint64_t i = 0; i < count; ++i) {
+        const std::span<std::byte> to(bytes.data() + i * overlay_block, wanted[i].size);
+        if (!asked && read_cached(fd, wanted[i].offset, to))
+            continue;
+        if (!asked)
+            ask_for(fd, std::span(wanted).subspan(i));
+        asked = true;
+        TRY(read_waiting(fd, wanted[i].offset, to));
+    }
     return XXH64(bytes.data(), bytes.size(), base.size());
 }
 

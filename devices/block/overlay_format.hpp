@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -72,11 +73,11 @@ struct OverlayLayout {
                                                          const BaseIdentity& base,
                                                          const std::string& path);
 
-// Samples the base through its engine; nothing else may be in flight on it.
-[[nodiscard]] Result<std::uint64_t> fingerprint(Disk& base);
+// Samples the base, through the page cache.
+[[nodiscard]] Result<std::uint64_t> fingerprint(const File& base);
 
-// One blocking read; nothing else may be in flight on the disk.
-[[nodiscard]] Result<> read_now(Disk& disk, std::uint64_t offset, std::span<std::byte> to);
+// Through the page cache, whatever the engine: as it is there once it was written.
+[[nodiscard]] Result<std::unique_ptr<OverlayHeader>> read_overlay_header(const File& store);
 
 // Creates the file at `path`; one that came into being meanwhile is kept. Synced, it is there whole
 // or not at all, also after a crash of the host; otherwise a crash may leave half of it.

@@ -3,11 +3,6 @@
 
 namespace masu::block {
 
-Result<std::unique_ptr<Disk>> SyncDisk::create(File file) {
-    auto event = TRY(EventFd::create());
-    return std::unique_ptr<Disk>(new SyncDisk(std::move(file), std::move(event)));
-}
-
 void SyncDisk::submit(const Request& request) {
     transfer_.start(file_, request);
     finished_.push_back({request.token, transfer_.run()});

@@ -12,7 +12,8 @@ namespace masu::block {
 
 class SyncDisk final : public Disk {
   public:
-    [[nodiscard]] static Result<std::unique_ptr<Disk>> create(File file);
+    SyncDisk(File file, EventFd event) noexcept
+        : file_(std::move(file)), event_(std::move(event)) {}
 
     [[nodiscard]] std::uint64_t size() const noexcept override { return file_.size(); }
     [[nodiscard]] bool read_only() const noexcept override { return file_.read_only(); }
@@ -24,9 +25,6 @@ class SyncDisk final : public Disk {
     Result<std::uint64_t> refresh_size() override { return file_.refresh_size(); }
 
   private:
-    SyncDisk(File file, EventFd event) noexcept
-        : file_(std::move(file)), event_(std::move(event)) {}
-
     File file_;
     EventFd event_;
     Transfer transfer_;

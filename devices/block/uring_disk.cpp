@@ -11,8 +11,7 @@ namespace masu::block {
 UringDisk::UringDisk(File file, EventFd event, const io_uring& ring) noexcept
     : file_(std::move(file)), event_(std::move(event)), ring_(ring) {}
 
-Result<std::unique_ptr<Disk>> UringDisk::create(File& file) {
-    auto event = TRY(EventFd::create());
+Result<std::unique_ptr<Disk>> UringDisk::create(File& file, EventFd& event) {
     // Before the file changes hands, so that a refusal leaves it to the caller.
     io_uring ring{};
     if (const int error = ::io_uring_queue_init(depth, &ring, 0); error < 0)
@@ -20,6 +19,7 @@ Result<std::unique_ptr<Disk>> UringDisk::create(File& file) {
     std::unique_ptr<UringDisk> disk(new UringDisk(std::move(file), std::move(event), ring));
     if (auto started = disk->start(); !started) {
         file = std::move(disk->file_);
+        event = std::move(disk->event_);
         return std::unexpected(std::move(started).error());
     }
     return std::unique_ptr<Disk>(std::move(disk));

@@ -15,8 +15,9 @@ namespace masu::block {
 class UringDisk final : public Disk {
   public:
     // Fails with os_errno set where the host forbids io_uring (ENOSYS, EPERM, a seccomp filter);
-    // `file` is left untouched then, for another engine.
-    [[nodiscard]] static Result<std::unique_ptr<Disk>> create(File& file);
+    // `file` and `event`, which is to tell of completions, are left untouched then, for another
+    // engine.
+    [[nodiscard]] static Result<std::unique_ptr<Disk>> create(File& file, EventFd& event);
     ~UringDisk() override;
 
     [[nodiscard]] std::uint64_t size() const noexcept override { return file_.size(); }

@@ -69,7 +69,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto bitmap = input.take_bytes(32);
     if (store.size() >= 2 * overlay_block)
         std::ranges::copy(bitmap, store.begin() + overlay_block);
-    auto opened = OverlayDisk::open(std::make_unique<fuzz::CheckingDisk>(base, true), identity,
+    if (store.size() < sizeof header)
+        return 0;  // no header is read from it
+    auto opened = OverlayDisk::open(std::make_unique<fuzz::CheckingDisk>(base, true), identity, header,
                                     std::make_unique<fuzz::CheckingDisk>(store, false), "overlay");
     if (!opened)
         return 0;

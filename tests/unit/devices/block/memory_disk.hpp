@@ -10,8 +10,10 @@
 #include <random>
 #include <vector>
 
+#include "base/bytes.hpp"
 #include "base/fd.hpp"
 #include "devices/block/disk.hpp"
+#include "devices/block/overlay_format.hpp"
 #include "tests/unit/devices/block/disk_io.hpp"
 
 namespace masu::test {
@@ -23,6 +25,11 @@ struct HostEvent {
     std::uint64_t offset = 0;
     Bytes data;
 };
+
+// That of an overlay with this content.
+inline block::OverlayHeader header_of(const Bytes& overlay) {
+    return load_unaligned<block::OverlayHeader>(overlay.data());
+}
 
 struct HostFile {
     Bytes content;

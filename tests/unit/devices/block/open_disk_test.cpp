@@ -3,6 +3,8 @@
 #include <poll.h>
 #include <sys/stat.h>
 
+#include <filesystem>
+
 #include "base/bytes.hpp"
 #include "devices/block/disk.hpp"
 #include "tests/unit/devices/block/disk_io.hpp"
@@ -92,8 +94,54 @@ TEST_CASE("reads, writes, zeroes and discards, through every engine") {
             REQUIRE(opened);
             CHECK((force_sync ? std::string(opened->engine) == "sync" : true));
             exercise(*opened->disk);
+            opened->disk.reset();
+            opened = open_disk({.path = folder.file("disk", MiB),
+                                .direct = direct,
+                                .force_sync = force_sync,
+                                .late_engine = true});
+            REQUIRE(opened);
+            CHECK(std::string(opened->engine) == "none yet");
+            exercise(*opened->disk);
         }
     }
+}
+
+TEST_CASE("an engine that is made late is there once a request is, and not before") {
+    const test::TemporaryFolder folder;
+    const auto overlay = folder.path("overlay");
+    const OpenOptions options{.path = folder.file("disk", MiB),
+                              .overlay = overlay,
+                              .late_engine = true};
+    const auto rings = [] {
+        std::size_t count = 0;
+        for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+            std::error_code gone;
+            const auto target = std::filesystem::read_symlink(entry.path(), gone).string();
+            count += target.contains("io_uring");
+        }
+        return count;
+    };
+    auto opened = open_disk(options);
+    REQUIRE(opened);
+    auto& disk = *opened->disk;
+    const int completions = disk.completion_fd();
+    std::vector<Completion> done;
+    disk.kick();
+    disk.reap(done);
+    disk.drain(done);
+    CHECK(done.empty());
+    CHECK(disk.size() == MiB);
+    CHECK(rings() == 0);
+    disk.wake();
+    const auto made = rings();
+    CHECK((made == 2 || made == 0));  // the base's and the overlay's, where the host allows any
+    CHECK(test::write(disk, 4096 + 512, test::pattern(512, 7)) == 0);
+    CHECK(rings() == made);
+    CHECK(disk.completion_fd() == completions);
+    opened = Opened();
+    opened = open_disk(options);
+    REQUIRE(opened);
+    CHECK(test::read(*opened->disk, 4096 + 512, 512) == test::pattern(512, 7));
 }
 
 TEST_CASE("more requests than the ring has entries all come back, once each") {

@@ -186,6 +186,7 @@ TEST_CASE("a disk of many bitmap pages keeps few of them in memory, and loses no
         auto options = files.options();
         options.overlay_size = 64 * GiB;  // 512 pages
         options.force_sync = force_sync;
+        options.late_engine = true;
         std::mt19937_64 random(1);
         std::map<std::uint64_t, Bytes> written;
         for (int round = 0; round < 2; ++round) {
@@ -223,7 +224,7 @@ TEST_CASE("failing host: errors are reported, and a failed write leaves the bloc
     std::ranges::copy(as_bytes_of(make_overlay_header(64 * KiB, identity, "b")),
                       store->content.begin());
     auto opened = OverlayDisk::open(std::make_unique<test::MemoryDisk>(base, 1, true), identity,
-                                    std::make_unique<test::MemoryDisk>(store, 2), "o");
+                                    test::header_of(store->content), std::make_unique<test::MemoryDisk>(store, 2), "o");
     REQUIRE(opened);
     auto& disk = **opened;
     store->failure = [&](const Request& request) {
