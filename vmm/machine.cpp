@@ -23,6 +23,7 @@
 #include "vmm/kvm/cpu_template.hpp"
 #include "vmm/kvm/empty_vm.hpp"
 #include "vmm/kvm/guest_ram.hpp"
+#include "vmm/kvm/host_identity.hpp"
 #include "vmm/kvm/irq_routes.hpp"
 #include "vmm/kvm/kvm.hpp"
 #include "vmm/kvm/vcpu.hpp"
@@ -269,7 +270,12 @@ block::OpenOptions open_options(const DriveConfig& drive) {
 }
 
 Result<std::unique_ptr<block::Disk>> KvmMachine::open_disk(const DriveConfig& drive) {
-    auto opened = block::open_disk(open_options(drive));
+    auto options = open_options(drive);
+    options.late_engine = source_.has_value();
+    options.warn = [log = context_.log, id = drive.drive_id](const std::string& warning) {
+        log.warn(warning, {kv("drive", id)});
+    };
+    auto opened = block::open_disk(options);
     if (!opened)
         return in_context(fmt::format("drive {}", drive.drive_id), std::move(opened).error());
     for (const auto& warning : opened->warnings)
@@ -544,6 +550,7 @@ Result<snapshot::MachineState> KvmMachine::save() {
     if (source_)
         TRY(finish_restore());
     snapshot::MachineState state;
+    state.host = kvm::host_identity(kvm_);
     state.memory_bytes = ram_.size();
     state.generation_id = generation_id_;
     state.panicked = panicked_;
@@ -628,7 +635,9 @@ Result<std::unique_ptr<Machine>> Machine::create(const VmConfig& config, Machine
 Result<std::unique_ptr<Machine>> Machine::restore(const VmConfig& config, RestoreSource source,
                                                   MachineContext context) {
     TRY(check_source(config, source.state));
-    auto vm = TRY(kvm::EmptyVm::create(snapshot::shown_cpuid(source.state), config.machine.smt,
+    auto vm = TRY(kvm::EmptyVm::create({.cpuid = snapshot::shown_cpuid(source.state),
+                                        .smt = config.machine.smt,
+                                        .host = source.state.host},
                                        {.metrics = context.metrics,
                                         .boot_timer = context.boot_timer,
                                         .filters = context.filters}));

@@ -9,6 +9,7 @@
 #include "base/bytes.hpp"
 #include "tests/kvm/snapshot_steps.hpp"
 #include "vmm/kvm/cpu_template.hpp"
+#include "vmm/kvm/host_identity.hpp"
 #include "vmm/kvm/kvm.hpp"
 #include "vmm/layout.hpp"
 #include "vmm/snapshot/memory_file.hpp"
@@ -174,6 +175,36 @@ TEST_CASE("a machine of a CPU template is saved with its CPU, and goes on with t
         check_goes_on(copy);
         std::filesystem::remove_all(path);
     }
+}
+
+TEST_CASE("another host is asked for all that the guest was shown, and this one not again") {
+    const PayloadFiles files;
+    SnapshotMachine original(files.config());
+    REQUIRE(original.machine().start());
+    REQUIRE(original.run_for(2));
+    REQUIRE(original.machine().pause());
+    const auto path = files.folder() / "snapshot";
+    const auto saved = save_to(original, files.config(), path);
+    CHECK(saved.host == kvm::host_identity(*kvm::Kvm::open()));
+    auto source = source_of(path);
+    CHECK(source.state.host == saved.host);
+    // Whatever the host: no CPU has a feature that was never given a name.
+    auto& leaves = source.state.vcpus[0].cpuid;
+    const auto leaf = std::ranges::find(leaves, 7U, &kvm_cpuid_entry2::function);
+    REQUIRE(leaf != leaves.end());
+    leaf->ecx |= 1U << 15;
+    source.state.host = "another boot/1.2.3";
+    std::string refusal;
+    try {
+        const SnapshotMachine copy(files.config(), std::move(source));
+    } catch (const std::exception& error) {
+        refusal = error.what();
+    }
+    CHECK(refusal.contains("this host's CPU lacks"));
+    source = source_of(path);
+    source.state.host = "another boot/1.2.3";
+    SnapshotMachine asked(files.config(), std::move(source));
+    check_goes_on(asked);
 }
 
 TEST_CASE("many clones of one snapshot differ in nothing but their identity") {

@@ -14,6 +14,7 @@
 #include "base/atomic_file.hpp"
 #include "vmm/api/config_file.hpp"
 #include "vmm/api/json_writer.hpp"
+#include "vmm/kvm/host_identity.hpp"
 #include "vmm/snapshot/served_memory.hpp"
 #include "vmm/version.hpp"
 
@@ -130,6 +131,7 @@ Result<> Program::enter_jail() {
     auto options = options_.jail;
     if (options.files.given())
         add_own_files(options_, options.files);
+    std::ignore = kvm::boot_id();
     page_faults_ = snapshot::open_userfaultfd();
     auto jail = jail::enter(options);
     if (!jail)

@@ -1,6 +1,7 @@
 #include "vmm/kvm/empty_vm.hpp"
 
 #include "vmm/kvm/cpu_features.hpp"
+#include "vmm/kvm/host_identity.hpp"
 
 namespace masu::kvm {
 namespace {
@@ -20,11 +21,13 @@ Result<> check_host(const Kvm& kvm, const CpuidLeaves& shown, const CpuTopology&
 
 }  // namespace
 
-Result<EmptyVm> EmptyVm::create(std::vector<CpuidLeaves> shown, bool smt, const Threads& threads) {
+Result<EmptyVm> EmptyVm::create(ShownCpus cpus, const Threads& threads) {
+    auto& shown = cpus.cpuid;
     auto kvm = TRY(Kvm::open());
-    if (!shown.empty())
+    const bool known = !cpus.host.empty() && cpus.host == host_identity(kvm);
+    if (!shown.empty() && !known)
         TRY(check_host(kvm, shown.front(),
-                       {.vcpu_count = static_cast<unsigned>(shown.size()), .smt = smt}));
+                       {.vcpu_count = static_cast<unsigned>(shown.size()), .smt = cpus.smt}));
     auto vm = TRY(Vm::create(kvm));
     std::vector<Vcpu> vcpus;
     for (unsigned index = 0; index < shown.size(); ++index) {

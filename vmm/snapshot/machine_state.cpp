@@ -29,6 +29,7 @@ constexpr std::size_t max_msrs = 4096;
 constexpr std::size_t max_xsave = 64 * KiB;
 constexpr std::size_t max_id = 64;
 constexpr std::size_t max_metadata = 16 * MiB;
+constexpr std::size_t max_host = 256;
 
 struct SavedMachine {
     std::uint64_t memory_bytes;
@@ -280,6 +281,9 @@ std::vector<std::byte> encode(const MachineState& state) {
     if (!state.metadata.empty())
         file.add(SectionKind::Metadata, 0,
                  section([&](PlainWriter& writer) { writer.put_text(state.metadata); }));
+    if (!state.host.empty())
+        file.add(SectionKind::Host, 0,
+                 section([&](PlainWriter& writer) { writer.put_text(state.host); }));
     return file.file();
 }
 
@@ -319,6 +323,9 @@ Result<MachineState> decode(std::span<const std::byte> file) {
     state.platform = TRY(sections.read(SectionKind::Platform, 0, get_platform));
     TRY(read_devices(sections, state, machine.device_count));
     TRY(read_network(sections, state));
+    if (sections.count(SectionKind::Host) != 0)
+        state.host = TRY(sections.read(
+            SectionKind::Host, 0, [](PlainReader& reader) { return reader.get_text(max_host); }));
     return state;
 }
 

@@ -37,6 +37,8 @@ struct MachineState {
     // Since format 1.1:
     std::vector<SavedInterface> interfaces;
     std::string metadata;  // JSON that PUT /mmds had set; empty: none
+    // Since format 1.3:
+    std::string host;  // kvm::host_identity() where it was saved; empty: not known
 };
 
 // What the guest of each vCPU knows its CPU by.

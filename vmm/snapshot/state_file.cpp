@@ -42,6 +42,8 @@ const char* word_for(SectionKind kind) {
             return "network interface";
         case SectionKind::Metadata:
             return "metadata";
+        case SectionKind::Host:
+            return "host";
     }
     return nullptr;
 }

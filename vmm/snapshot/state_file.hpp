@@ -19,7 +19,7 @@ namespace masu::snapshot {
 // fills in what that means; the major version when an older reader's or file's meaning changes.
 // Loaded: the same major version and a minor one up to ours.
 inline constexpr std::uint16_t format_major = 1;
-inline constexpr std::uint16_t format_minor = 2;
+inline constexpr std::uint16_t format_minor = 3;
 inline constexpr std::array<char, 8> format_magic{'M', 'A', 'S', 'U', 'S', 'N', 'A', 'P'};
 
 inline constexpr std::size_t max_state_size = 256 << 20;  // bytes
@@ -37,6 +37,7 @@ enum class SectionKind : std::uint32_t {
     MmioWindow = 8,   // by place in the list of devices
     Interface = 9,    // since 1.1: a firewall's flows, by place in the list of interfaces
     Metadata = 10,    // since 1.1: the document of the metadata service, where there is one
+    Host = 11,        // since 1.3: which host it was saved on, where that is known
 };
 
 struct FileHeader {

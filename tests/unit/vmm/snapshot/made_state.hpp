@@ -85,6 +85,7 @@ inline MachineState made_state(Transport transport) {
     state.interfaces = {{.id = "net0", .mac = {6, 0, 0, 0, 0, 1}, .firewall = made_firewall()},
                         {.id = "net1", .mac = {6, 0, 0, 0, 0, 2}, .firewall = std::nullopt}};
     state.metadata = R"({"latest":{"user-data":"x"}})";
+    state.host = "a host/1.2.3";
     if (transport == Transport::Mmio) {
         state.devices.windows.emplace_back(
             "disk0", virtio::SavedMmioWindow{.core = made_core(random), .interrupt_status = 1});

@@ -65,6 +65,7 @@ TEST_CASE("a state comes out of its file as it went in") {
         CHECK(state->interfaces[0].mac == net::fake::guest_mac);
         CHECK_FALSE(state->interfaces[1].firewall);
         CHECK(state->metadata.contains("user-data"));
+        CHECK(state->host == "a host/1.2.3");
         const auto firewalls = restore_firewalls(state->interfaces, 7);
         REQUIRE_MESSAGE(firewalls, firewalls.error().message);
         REQUIRE(firewalls->size() == 1);
@@ -182,12 +183,16 @@ TEST_CASE("parts that do not belong together are refused") {
     state = made_state(Transport::Pci);
     state.metadata.resize((16 << 20) + 1, ' ');
     CHECK(refusal(encode(state)).contains("metadata section"));
+    state = made_state(Transport::Pci);
+    state.host.resize(1000, 'x');
+    CHECK(refusal(encode(state)).contains("host section"));
 }
 
 TEST_CASE("a file of version 1.0, without network sections, is one of a machine without flows") {
     auto state = made_state(Transport::Pci);
     state.interfaces.clear();
     state.metadata.clear();
+    state.host.clear();
     auto file = encode(state);
     auto header = header_of(file);
     header.minor = 0;
@@ -196,6 +201,7 @@ TEST_CASE("a file of version 1.0, without network sections, is one of a machine 
     const auto old = decode(file);
     REQUIRE_MESSAGE(old, old.error().message);
     CHECK(old->interfaces.empty());
+    CHECK(old->host.empty());
 }
 
 TEST_CASE("flows of any content are loaded or refused with a sentence") {
