@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 
@@ -17,6 +18,7 @@ struct Need {
     const char* name;
 };
 
+// By age: KVM on x86 has each of them whatever the CPU, since the Linux that brought it.
 constexpr std::array needs{
     Need{KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
     Need{KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
@@ -27,9 +29,9 @@ constexpr std::array needs{
     Need{KVM_CAP_IOEVENTFD_ANY_LENGTH, "KVM_CAP_IOEVENTFD_ANY_LENGTH"},
     Need{KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI"},
     Need{KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
-    Need{KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
     Need{KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
     Need{KVM_CAP_SET_IDENTITY_MAP_ADDR, "KVM_CAP_SET_IDENTITY_MAP_ADDR"},
+    Need{KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},  // Linux 4.12
 };
 
 std::unexpected<Error> open_failure(const std::string& path, int error) {
@@ -50,6 +52,17 @@ std::unexpected<Error> open_failure(const std::string& path, int error) {
         default:
             return fail_errno(error, "cannot open {}", path);
     }
+}
+
+// Where the newest is, all are.
+Result<> check_needs(const Fd& kvm, const std::string& path) {
+    const auto has = [&](const Need& need) {
+        return ::ioctl(kvm.get(), KVM_CHECK_EXTENSION, need.capability) > 0;
+    };
+    if (has(needs.back()))
+        return {};
+    const auto& oldest = *std::ranges::find_if_not(needs, has);
+    return fail("{} lacks {}: use a Linux kernel of 4.20 or later", path, oldest.name);
 }
 
 }  // namespace
@@ -102,10 +115,7 @@ Result<Kvm> Kvm::open(const std::string& path) {
         return fail(
             "{} speaks KVM API version {}, Masu needs {}: use a Linux kernel of 4.20 or later",
             path, version, KVM_API_VERSION);
-    for (const auto& need : needs) {
-        if (::ioctl(fd.get(), KVM_CHECK_EXTENSION, need.capability) <= 0)
-            return fail("{} lacks {}: use a Linux kernel of 4.20 or later", path, need.name);
-    }
+    TRY(check_needs(fd, path));
     const int run_size = ::ioctl(fd.get(), KVM_GET_VCPU_MMAP_SIZE, 0);
     if (run_size < static_cast<int>(sizeof(kvm_run)))
         return fail("{} gives {} as the size of a vCPU's state, less than {}", path, run_size,
