@@ -1,5 +1,5 @@
 // launch [--no-jail] [--output text|json] [--level LEVEL] [--floor PROGRAM] [--masu-vmm PROGRAM]
-// [N]...: how long a copy of a snapshot takes from the trigger to the guest's first exit and to its
+// [--folder FOLDER] [N]...: how long a copy of a snapshot takes from the trigger to the guest's first exit and to its
 // first reply over the network, and then to its end, beside the bare ioctls that any monitor must
 // make, measured in turn. On any /dev/kvm.
 //
@@ -19,7 +19,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <optional>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <tuple>
 
@@ -193,17 +196,45 @@ std::string beside_this_program(const std::string& path) {
     return own.substr(0, own.rfind('/') + 1) + path;
 }
 
+// Sockets and short-lived overlays belong in memory, and there is /run/user or this. On ext4 a file
+// that takes the place of one deleted in the last five seconds is found in up to a millisecond.
+std::string default_folder() {
+    return ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+}
+
+// A folder of its own in `parent`, with all that comes into it.
+class CopiesFolder {
+  public:
+    explicit CopiesFolder(const std::string& parent) : path_(parent + "/masu-launch-XXXXXX") {
+        if (::mkdtemp(path_.data()) == nullptr)
+            throw std::runtime_error("cannot make a folder in " + parent);
+    }
+    ~CopiesFolder() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    CopiesFolder(const CopiesFolder&) = delete;
+    CopiesFolder& operator=(const CopiesFolder&) = delete;
+    [[nodiscard]] const std::string& path() const noexcept { return path_; }
+
+  private:
+    std::string path_;
+};
+
 int usage() {
     std::fprintf(stderr,
                  "usage: launch [--no-jail] [--output text|json] [--level fresh|forked|loaded] "
-                 "[--floor PROGRAM] [--masu-vmm PROGRAM] [N]...\n"
-                 "N: launches at once, at least 1 (default 1 8 32 100)\n");
+                 "[--floor PROGRAM] [--masu-vmm PROGRAM] [--folder FOLDER] [N]...\n"
+                 "N: launches at once, at least 1 (default 1 8 32 100)\n"
+                 "FOLDER: where the copies' overlays and sockets are made (default %s)\n",
+                 default_folder().c_str());
     return 2;
 }
 
 int main(int count, char** arguments) {
     Programs programs{.floor = beside_this_program("launch-floor"),
-                      .masu_vmm = beside_this_program("../../tools/masu-vmm/masu-vmm")};
+                      .masu_vmm = beside_this_program("../../tools/masu-vmm/masu-vmm"),
+                      .folder = default_folder()};
     std::vector<Level> levels;
     std::vector<std::size_t> counts;
     bool json = false;
@@ -223,6 +254,8 @@ int main(int count, char** arguments) {
                 programs.floor = value;
             else if (word == "--masu-vmm" && !value.empty())
                 programs.masu_vmm = value;
+            else if (word == "--folder" && !value.empty())
+                programs.folder = value;
             else
                 return usage();
             ++i;
@@ -236,6 +269,8 @@ int main(int count, char** arguments) {
         counts = {1, 8, 32, 100};
     if (levels.empty())
         levels.assign(all_levels.begin(), all_levels.end());
+    const CopiesFolder folder(programs.folder);
+    programs.folder = folder.path();
     return run(programs, levels, counts, json);
 }
 

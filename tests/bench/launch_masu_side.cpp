@@ -69,7 +69,7 @@ class PooledSide final : public Side {
         pool::PoolSettings settings{
             .size = static_cast<unsigned>(count),
             .level = level == Level::Forked ? pool::Level::Forked : pool::Level::Loaded,
-            .folder = from.folder() / "pool",
+            .folder = programs.folder + "/pool",
             .load = from.load(worker_network_fd),
             .setup = {},
             .monitor_arguments = absolute_milestones,
@@ -161,7 +161,7 @@ class PooledSide final : public Side {
 class FreshSide final : public Side {
   public:
     FreshSide(const test::CloneTemplate& from, const Programs& programs, std::size_t count)
-        : folder_(from.folder() / "fresh"), count_(count) {
+        : folder_(programs.folder + "/fresh"), count_(count) {
         command_ = {programs.masu_vmm, "--api-fd", "3", "--console", "none"};
         command_.insert(command_.end(), absolute_milestones.begin(), absolute_milestones.end());
         auto jail = programs.jail;
