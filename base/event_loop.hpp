@@ -94,12 +94,12 @@ class EventLoop {
 
     Fd epoll_;
     EventFd wake_;
-    Fd alarm_;   // a timerfd, for the earliest deadline or an earlier one; made with the first timer
+    Fd alarm_;  // a timerfd, set for the earliest deadline or earlier; made with the first timer
     std::mutex mutex_;  // guards the rest but stop_, and the setting of alarm_
     std::unordered_map<std::uint64_t, std::shared_ptr<Handler>> handlers_;
     std::map<std::uint64_t, Deadline> timers_;
     Nanoseconds alarm_time_ = 0;  // 0: not set
-    std::uint64_t next_id_ = 2;  // of watches and timers
+    std::uint64_t next_id_ = 2;   // of a watch or a timer
     std::vector<std::function<void()>> posted_;
     std::atomic<bool> stop_{false};
 };

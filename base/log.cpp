@@ -46,8 +46,8 @@ class FdSink final : public spdlog::sinks::base_sink<std::mutex> {
 
   private:
     void sink_it_(const spdlog::details::log_msg& message) override {
-        const auto line = fmt::format("{} {}\n", time_stamp(message.time),
-                                      std::string_view(message.payload));
+        const auto line =
+            fmt::format("{} {}\n", time_stamp(message.time), std::string_view(message.payload));
         [[maybe_unused]] const auto written = ::write(fd_, line.data(), line.size());
     }
     void flush_() override {}

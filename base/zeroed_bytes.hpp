@@ -17,8 +17,8 @@ class ZeroedBytes {
     explicit ZeroedBytes(std::size_t size) {
         if (size == 0)
             return;
-        void* mapping = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                               -1, 0);
+        void* mapping =
+            ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (mapping == MAP_FAILED)
             throw std::bad_alloc();
         bytes_ = static_cast<std::byte*>(mapping);

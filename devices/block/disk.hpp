@@ -44,8 +44,8 @@ class Disk {
 
     [[nodiscard]] virtual std::uint64_t size() const noexcept = 0;  // bytes, multiple of 512
     [[nodiscard]] virtual bool read_only() const noexcept = 0;
-    // A request is on its way, at the latest by the thread that calls this: makes what submit() would
-    // make otherwise, on a thread that perhaps may not. The event loop's.
+    // Whoever is to have requests from now on makes here, on the event loop's thread, what submit()
+    // would make on whichever thread calls it, which perhaps may not.
     virtual void wake() {}
     // Queues a request; nothing may happen before kick(). Never blocks for I/O unless the disk is
     // of the synchronous kind, which does the work here and reports it by reap().

@@ -13,10 +13,9 @@ namespace masu::block {
 namespace {
 
 Result<std::unique_ptr<Disk>> start_engine(File file, const OpenOptions& options, Opened& opened) {
-    auto engine =
-        options.late_engine
-            ? TRY(start_engine_later(std::move(file), options.force_sync, options.warn))
-            : TRY(block::start_engine(std::move(file), options.force_sync));
+    auto engine = options.late_engine
+                      ? TRY(start_engine_later(std::move(file), options.force_sync, options.warn))
+                      : TRY(block::start_engine(std::move(file), options.force_sync));
     opened.engine = engine.name;
     if (!engine.warning.empty())
         opened.warnings.push_back(std::move(engine.warning));

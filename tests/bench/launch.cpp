@@ -1,7 +1,7 @@
 // launch [--no-jail] [--output text|json] [--level LEVEL] [--floor PROGRAM] [--masu-vmm PROGRAM]
-// [--folder FOLDER] [N]...: how long a copy of a snapshot takes from the trigger to the guest's first exit and to its
-// first reply over the network, and then to its end, beside the bare ioctls that any monitor must
-// make, measured in turn. On any /dev/kvm.
+// [--folder FOLDER] [N]...: how long a copy of a snapshot takes from the trigger to the guest's
+// first exit and to its first reply over the network, and then to its end, beside the bare ioctls
+// that any monitor must make, measured in turn. On any /dev/kvm.
 //
 // Levels: "fresh" starts a program at the trigger; "forked" has its process, has read the state,
 // and has made what needs no memory; "loaded" has all but the vCPU's state. Masu's copies have a

@@ -16,7 +16,7 @@ namespace masu::bench {
 struct Programs {
     std::string floor;
     std::string masu_vmm;
-    std::string folder;        // the copies' overlays and sockets
+    std::string folder;       // the copies' overlays and sockets
     jail::Options jail = {};  // of Masu's
 };
 

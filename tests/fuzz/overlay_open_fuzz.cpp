@@ -71,8 +71,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         std::ranges::copy(bitmap, store.begin() + overlay_block);
     if (store.size() < sizeof header)
         return 0;  // no header is read from it
-    auto opened = OverlayDisk::open(std::make_unique<fuzz::CheckingDisk>(base, true), identity, header,
-                                    std::make_unique<fuzz::CheckingDisk>(store, false), "overlay");
+    auto opened =
+        OverlayDisk::open(std::make_unique<fuzz::CheckingDisk>(base, true), identity, header,
+                          std::make_unique<fuzz::CheckingDisk>(store, false), "overlay");
     if (!opened)
         return 0;
     fuzz::require((*opened)->size() >= identity.size);

@@ -93,9 +93,8 @@ bool is_confined(pid_t pid) {
     for (const auto& thread :
          std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid), error)) {
         const auto status = read_file(thread.path() / "status", 65536).value_or("");
-        for (const auto* line :
-             {"\nSeccomp:\t2\n", "\nNoNewPrivs:\t1\n", "\nCapEff:\t0000000000000000\n",
-              "\nCapPrm:\t0000000000000000\n"})
+        for (const auto* line : {"\nSeccomp:\t2\n", "\nNoNewPrivs:\t1\n",
+                                 "\nCapEff:\t0000000000000000\n", "\nCapPrm:\t0000000000000000\n"})
             if (!status.contains(line))
                 return false;
         ++threads;

@@ -28,10 +28,10 @@ struct EmptyVm {
         bool smt = false;
         std::string host;
     };
-    // One vCPU, and its thread, for each of `shown`. Fails where this host's CPU has not all of
-    // that. Where `host` is this one KVM is not asked: below
-    // another hypervisor it spends more time on the answer than on making a vCPU.
-    [[nodiscard]] static Result<EmptyVm> create(ShownCpus shown, const Threads& threads);
+    // One vCPU, and its thread, for each of them. Fails where this host's CPU has not all that they
+    // have. Where theirs is this host KVM is not asked: below another hypervisor it spends more
+    // time on the answer than on making a vCPU.
+    [[nodiscard]] static Result<EmptyVm> create(ShownCpus cpus, const Threads& threads);
 
     Kvm kvm;
     std::unique_ptr<Vm> vm;

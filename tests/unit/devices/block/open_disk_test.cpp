@@ -109,9 +109,8 @@ TEST_CASE("reads, writes, zeroes and discards, through every engine") {
 TEST_CASE("an engine that is made late is there once a request is, and not before") {
     const test::TemporaryFolder folder;
     const auto overlay = folder.path("overlay");
-    const OpenOptions options{.path = folder.file("disk", MiB),
-                              .overlay = overlay,
-                              .late_engine = true};
+    const OpenOptions options{
+        .path = folder.file("disk", MiB), .overlay = overlay, .late_engine = true};
     const auto rings = [] {
         std::size_t count = 0;
         for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {

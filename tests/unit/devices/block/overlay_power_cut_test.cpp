@@ -58,9 +58,9 @@ class Guest {
     }
 
     std::unique_ptr<Disk> open(std::shared_ptr<test::HostFile> store) {
-        auto disk =
-            OverlayDisk::open(std::make_unique<test::MemoryDisk>(base_, random_(), true), identity,
-                              test::header_of(store->content), std::make_unique<test::MemoryDisk>(store, random_()), "o");
+        auto disk = OverlayDisk::open(std::make_unique<test::MemoryDisk>(base_, random_(), true),
+                                      identity, test::header_of(store->content),
+                                      std::make_unique<test::MemoryDisk>(store, random_()), "o");
         REQUIRE(disk);
         return std::move(*disk);
     }

@@ -224,7 +224,8 @@ TEST_CASE("failing host: errors are reported, and a failed write leaves the bloc
     std::ranges::copy(as_bytes_of(make_overlay_header(64 * KiB, identity, "b")),
                       store->content.begin());
     auto opened = OverlayDisk::open(std::make_unique<test::MemoryDisk>(base, 1, true), identity,
-                                    test::header_of(store->content), std::make_unique<test::MemoryDisk>(store, 2), "o");
+                                    test::header_of(store->content),
+                                    std::make_unique<test::MemoryDisk>(store, 2), "o");
     REQUIRE(opened);
     auto& disk = **opened;
     store->failure = [&](const Request& request) {
