@@ -2,8 +2,10 @@
 #include "base/atomic_file.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/fd.hpp"
@@ -63,19 +65,30 @@ Result<std::string> read_file(const std::string& path, std::size_t limit) {
     const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!fd)
         return fail_errno(errno, "cannot open {}", path);
+    // What is no plain file (or one of /proc) has no size to tell.
+    constexpr std::size_t chunk_without_size = 16 * 1024;
+    struct stat status{};
+    if (::fstat(fd.get(), &status) < 0)
+        return fail_errno(errno, "cannot look at {}", path);
+    const auto chunk = status.st_size > 0
+                           ? std::min(static_cast<std::size_t>(status.st_size), limit) + 1
+                           : chunk_without_size;
     std::string content;
-    char buffer[64 * 1024];
+    std::size_t size = 0;
     for (;;) {
-        const auto count = ::read(fd.get(), buffer, sizeof buffer);
+        content.resize(size + chunk);
+        const auto count = ::read(fd.get(), content.data() + size, chunk);
         if (count < 0 && errno == EINTR)
             continue;
         if (count < 0)
             return fail_errno(errno, "cannot read {}", path);
-        if (count == 0)
-            return content;
-        if (content.size() + static_cast<std::size_t>(count) > limit)
+        size += static_cast<std::size_t>(count);
+        if (size > limit)
             return fail("{} is larger than {} bytes, the most that is read here", path, limit);
-        content.append(buffer, static_cast<std::size_t>(count));
+        if (count == 0) {
+            content.resize(size);
+            return content;
+        }
     }
 }
 
