@@ -23,6 +23,7 @@
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
 #include "tests/kvm/snapshot_steps.hpp"
+#include "tests/map_memory.hpp"
 #include "tools/masu/compressed_memory.hpp"
 #include "tools/masu/page_server.hpp"
 #include "tools/masu/restored_memory.hpp"
@@ -136,7 +137,7 @@ bool same_memory(std::span<const std::byte> a, std::span<const std::byte> b) {
 }
 
 kvm::GuestRam map(const std::string& path) {
-    return *snapshot::map_memory(path, 64 * MiB);
+    return *map_memory(path, 64 * MiB);
 }
 
 // From here on this thread gets no userfaultfd, neither by system call nor from its device, as in

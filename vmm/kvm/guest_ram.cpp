@@ -104,12 +104,6 @@ Result<> GuestRam::put_file(Fd file) {
     return {};
 }
 
-Result<GuestRam> GuestRam::map_file(Fd file, std::uint64_t size) {
-    auto ram = TRY(reserve(size));
-    TRY(ram.put_file(std::move(file)));
-    return ram;
-}
-
 std::vector<GuestMemory::Region> GuestRam::regions() const {
     const auto low = std::min<std::uint64_t>(bytes_.size(), layout::low_ram_end);
     std::vector<GuestMemory::Region> regions{{GuestAddress{0}, bytes_.first(low)}};

@@ -31,8 +31,6 @@ class GuestRam {
     // Once, of what was reserved: a file of that size, private to this process: pages are the
     // file's until written. The file must not change from now on.
     [[nodiscard]] Result<> put_file(Fd file);
-    // Both.
-    [[nodiscard]] static Result<GuestRam> map_file(Fd file, std::uint64_t size);
 
     // `size` bytes that are not there before somebody else has brought them in
     // (snapshot::ServedMemory). As create() makes them, without huge pages.

@@ -203,8 +203,4 @@ Result<Fd> open_memory_file(const std::string& path, std::uint64_t size) {
     return file;
 }
 
-Result<kvm::GuestRam> map_memory(const std::string& path, std::uint64_t size) {
-    return kvm::GuestRam::map_file(TRY(open_memory_file(path, size)), size);
-}
-
 }  // namespace masu::snapshot

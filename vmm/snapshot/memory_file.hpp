@@ -52,10 +52,8 @@ struct PresentPages {
 };
 [[nodiscard]] Result<PresentPages> present_pages(const kvm::GuestRam& ram);
 
-// To read. Refuses one of another size.
+// To read, or to be put into a GuestRam. Refuses one of another size. The file must not change
+// while any VM runs from it.
 [[nodiscard]] Result<Fd> open_memory_file(const std::string& path, std::uint64_t size);
-// The same, mapped copy-on-write; nothing is read. The file must not change while any VM runs from
-// it.
-[[nodiscard]] Result<kvm::GuestRam> map_memory(const std::string& path, std::uint64_t size);
 
 }  // namespace masu::snapshot

@@ -10,6 +10,7 @@
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
 #include "devices/dirty_pages.hpp"
+#include "tests/map_memory.hpp"
 #include "tests/unit/vmm/snapshot/made_state.hpp"
 #include "vmm/snapshot/collapse.hpp"
 #include "vmm/snapshot/memory_file.hpp"
@@ -184,7 +185,7 @@ TEST_CASE("the working set is what was touched, and is brought in ahead") {
     const auto memory = folder / "base" + "/memory";
     PageList list;
     {
-        const auto ram = std::move(*map_memory(memory, memory_bytes));
+        const auto ram = std::move(*masu::test::map_memory(memory, memory_bytes));
         for (const std::size_t page : {3, 4, 1000})
             ram.bytes()[page * guest_page] = std::byte{1};
         CHECK(static_cast<volatile std::byte&>(ram.bytes()[2000 * guest_page]) == std::byte{9});
@@ -201,7 +202,7 @@ TEST_CASE("the working set is what was touched, and is brought in ahead") {
         CHECK(written.runs() == touched_pages(ram).runs());
     }
     CHECK(decode_page_list(encode(list), PageListKind::WorkingSet, memory_bytes));
-    const auto ram = std::move(*map_memory(memory, memory_bytes));
+    const auto ram = std::move(*masu::test::map_memory(memory, memory_bytes));
     WorkingSetPopulation population(ram, list);
     population.wait();
     CHECK(population.error() == 0);

@@ -12,6 +12,7 @@
 
 #include "base/atomic_file.hpp"
 #include "base/bytes.hpp"
+#include "tests/map_memory.hpp"
 #include "tests/unit/vmm/snapshot/made_state.hpp"
 #include "vmm/snapshot/copy_file.hpp"
 #include "vmm/snapshot/memory_file.hpp"
@@ -60,19 +61,19 @@ TEST_CASE("memory goes to a sparse file and comes back byte by byte, private") {
     REQUIRE(written);
     CHECK(*written == 1366 * 4096);
     CHECK(blocks(file) < 8 * MiB);
-    auto back = map_memory(file, ram.size());
+    auto back = masu::test::map_memory(file, ram.size());
     REQUIRE(back);
     CHECK(std::ranges::equal(back->bytes(), ram.bytes()));
     back->bytes()[5] = std::byte{9};
-    auto third = map_memory(file, ram.size());
+    auto third = masu::test::map_memory(file, ram.size());
     CHECK(third->bytes()[5] == ram.bytes()[5]);
     // Saved again from there it is the same.
     const auto second = folder / "second";
     const Fd other(::open(second.c_str(), O_RDWR | O_CREAT, 0600));
     REQUIRE(write_memory(*third, other.get(), second));
     CHECK(*read_file(second, 32 * MiB) == *read_file(file, 32 * MiB));
-    CHECK_FALSE(map_memory(file, ram.size() + MiB));
-    CHECK_FALSE(map_memory(folder / "none", ram.size()));
+    CHECK_FALSE(masu::test::map_memory(file, ram.size() + MiB));
+    CHECK_FALSE(masu::test::map_memory(folder / "none", ram.size()));
 }
 
 TEST_CASE("a directory holds state, memory, copies of disks and a manifest") {
@@ -151,7 +152,7 @@ TEST_CASE("killed at any moment, the directory is whole or not there") {
             continue;
         ++whole;
         CHECK(load_state(path + "/state"));
-        CHECK(map_memory(path + "/memory", 16 * MiB));
+        CHECK(masu::test::map_memory(path + "/memory", 16 * MiB));
         CHECK(fs::exists(path + "/manifest.json"));
         fs::remove_all(path);
     }
