@@ -70,9 +70,9 @@ Result<std::string> read_file(const std::string& path, std::size_t limit) {
     struct stat status{};
     if (::fstat(fd.get(), &status) < 0)
         return fail_errno(errno, "cannot look at {}", path);
-    const auto chunk = status.st_size > 0
-                           ? std::min(static_cast<std::size_t>(status.st_size), limit) + 1
-                           : chunk_without_size;
+    const auto expected =
+        status.st_size > 0 ? static_cast<std::size_t>(status.st_size) : chunk_without_size;
+    const auto chunk = std::min(expected, limit) + 1;
     std::string content;
     std::size_t size = 0;
     for (;;) {

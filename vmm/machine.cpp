@@ -279,7 +279,7 @@ Result<std::unique_ptr<block::Disk>> KvmMachine::open_disk(const DriveConfig& dr
     if (!opened)
         return in_context(fmt::format("drive {}", drive.drive_id), std::move(opened).error());
     for (const auto& warning : opened->warnings)
-        context_.log.warn(warning, {kv("drive", drive.drive_id)});
+        options.warn(warning);
     context_.log.info("disk opened", {kv("drive", drive.drive_id), kv("path", drive.path_on_host),
                                       kv("engine", opened->engine)});
     return std::move(opened->disk);

@@ -12,10 +12,10 @@
 namespace masu::block {
 namespace {
 
-Result<std::unique_ptr<Disk>> start_engine(File file, const OpenOptions& options, Opened& opened) {
+Result<std::unique_ptr<Disk>> disk_on(File file, const OpenOptions& options, Opened& opened) {
     auto engine = options.late_engine
                       ? TRY(start_engine_later(std::move(file), options.force_sync, options.warn))
-                      : TRY(block::start_engine(std::move(file), options.force_sync));
+                      : TRY(start_engine(std::move(file), options.force_sync));
     opened.engine = engine.name;
     if (!engine.warning.empty())
         opened.warnings.push_back(std::move(engine.warning));
@@ -61,13 +61,13 @@ Result<Opened> open_overlay(const OpenOptions& options) {
     if (!print)
         return in_context("disk " + options.path, std::move(print).error());
     const BaseIdentity identity{base_file.size(), on_host.mtime_ns, *print};
-    auto base = TRY(start_engine(std::move(base_file), options, opened));
+    auto base = TRY(disk_on(std::move(base_file), options, opened));
     TRY(create_missing_overlay(options, identity, base->size()));
     auto store_file = TRY(File::open(
         {.path = options.overlay, .read_only = options.read_only, .direct = options.direct},
         opened.warnings));
     const auto header = TRY(read_overlay_header(store_file));
-    auto store = TRY(start_engine(std::move(store_file), options, opened));
+    auto store = TRY(disk_on(std::move(store_file), options, opened));
     opened.disk = TRY(
         OverlayDisk::open(std::move(base), identity, *header, std::move(store), options.overlay));
     if (options.overlay_size != 0 && opened.disk->size() != options.overlay_size)
@@ -87,7 +87,7 @@ Result<Opened> open_disk(const OpenOptions& options) {
     auto file = TRY(
         File::open({.path = options.path, .read_only = options.read_only, .direct = options.direct},
                    opened.warnings));
-    opened.disk = TRY(start_engine(std::move(file), options, opened));
+    opened.disk = TRY(disk_on(std::move(file), options, opened));
     return opened;
 }
 

@@ -163,11 +163,9 @@ Result<std::unique_ptr<OverlayHeader>> read_overlay_header(const File& store) {
             "start again from the base",
             store.path(), store.size());
     auto header = std::make_unique<OverlayHeader>();
-    const auto count = ::pread(store.fds().back(), header.get(), sizeof(OverlayHeader), 0);
-    if (count < 0)
-        return fail_errno(errno, "cannot read overlay {}", store.path());
-    if (count != sizeof(OverlayHeader))
-        return fail("overlay {} became shorter while it was being opened; try again", store.path());
+    const auto bytes = std::as_writable_bytes(std::span(header.get(), 1));
+    if (auto read = read_waiting(store.fds().back(), 0, bytes); !read)
+        return in_context("overlay " + store.path(), std::move(read).error());
     return header;
 }
 

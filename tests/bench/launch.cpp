@@ -19,9 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <filesystem>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -202,25 +200,6 @@ std::string default_folder() {
     return ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
 }
 
-// A folder of its own in `parent`, with all that comes into it.
-class CopiesFolder {
-  public:
-    explicit CopiesFolder(const std::string& parent) : path_(parent + "/masu-launch-XXXXXX") {
-        if (::mkdtemp(path_.data()) == nullptr)
-            throw std::runtime_error("cannot make a folder in " + parent);
-    }
-    ~CopiesFolder() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-    }
-    CopiesFolder(const CopiesFolder&) = delete;
-    CopiesFolder& operator=(const CopiesFolder&) = delete;
-    [[nodiscard]] const std::string& path() const noexcept { return path_; }
-
-  private:
-    std::string path_;
-};
-
 int usage() {
     std::fprintf(stderr,
                  "usage: launch [--no-jail] [--output text|json] [--level fresh|forked|loaded] "
@@ -269,7 +248,7 @@ int main(int count, char** arguments) {
         counts = {1, 8, 32, 100};
     if (levels.empty())
         levels.assign(all_levels.begin(), all_levels.end());
-    const CopiesFolder folder(programs.folder);
+    const test::TestFolder folder(programs.folder);
     programs.folder = folder.path();
     return run(programs, levels, counts, json);
 }

@@ -48,9 +48,9 @@ std::vector<std::byte> numbered_sectors() {
 
 }  // namespace
 
-TestFolder::TestFolder() : path_("/tmp/masu-snapshot-test-XXXXXX") {
+TestFolder::TestFolder(const std::string& parent) : path_(parent + "/masu-snapshot-test-XXXXXX") {
     if (::mkdtemp(path_.data()) == nullptr)
-        throw std::runtime_error("cannot make a folder");
+        throw std::runtime_error("cannot make a folder in " + parent);
 }
 
 TestFolder::~TestFolder() {

@@ -14,13 +14,14 @@
 
 namespace masu::test {
 
-// A folder for a test's files; gone at the end.
+// A folder for a test's files, in `parent`; gone at the end.
 class TestFolder {
   public:
-    TestFolder();
+    explicit TestFolder(const std::string& parent = "/tmp");
     ~TestFolder();
     TestFolder(const TestFolder&) = delete;
     TestFolder& operator=(const TestFolder&) = delete;
+    [[nodiscard]] const std::string& path() const noexcept { return path_; }
     [[nodiscard]] std::string operator/(const char* name) const { return path_ + "/" + name; }
 
   private:

@@ -75,6 +75,26 @@ snapshot::MachineState save_to(SnapshotMachine& source, const VmConfig& config,
     return state;
 }
 
+// Lets a new machine run a little, and saves it, paused, into `path`.
+snapshot::MachineState run_and_save(SnapshotMachine& original, const VmConfig& config,
+                                    const std::string& path) {
+    REQUIRE(original.machine().start());
+    REQUIRE(original.run_for(2));
+    REQUIRE(original.machine().pause());
+    return save_to(original, config, path);
+}
+
+// Why no machine was made of these; empty: one was.
+template <class... Arguments>
+std::string refusal_of(Arguments&&... arguments) {
+    try {
+        const SnapshotMachine machine(std::forward<Arguments>(arguments)...);
+    } catch (const std::exception& error) {
+        return error.what();
+    }
+    return {};
+}
+
 }  // namespace
 
 TEST_CASE("a payload stopped anywhere goes on in a restored machine, and is saved the same again") {
@@ -101,10 +121,7 @@ TEST_CASE("a payload stopped anywhere goes on in a restored machine, and is save
 TEST_CASE("timers go on in a restored machine") {
     const PayloadFiles files;
     SnapshotMachine original(files.config());
-    REQUIRE(original.machine().start());
-    REQUIRE(original.run_for(2));
-    REQUIRE(original.machine().pause());
-    save_to(original, files.config(), files.folder() / "snapshot");
+    run_and_save(original, files.config(), files.folder() / "snapshot");
     SnapshotMachine copy(files.config(), source_of(files.folder() / "snapshot"));
     const auto before = copy.state().ticks;
     REQUIRE(copy.machine().start());
@@ -118,11 +135,8 @@ TEST_CASE("timers go on in a restored machine") {
 TEST_CASE("the clocks of a restored machine go on, or skip the time that has passed") {
     const PayloadFiles files;
     SnapshotMachine original(files.config());
-    REQUIRE(original.machine().start());
-    REQUIRE(original.run_for(2));
-    REQUIRE(original.machine().pause());
     const auto path = files.folder() / "snapshot";
-    const auto saved = save_to(original, files.config(), path);
+    const auto saved = run_and_save(original, files.config(), path);
     // As if it had been saved an hour ago.
     constexpr std::uint64_t hour = 3600ULL * 1'000'000'000;
     for (const auto policy : {ClockPolicy::Continue, ClockPolicy::Realtime}) {
@@ -152,23 +166,15 @@ TEST_CASE("a machine of a CPU template is saved with its CPU, and goes on with t
         auto config = files.config();
         config.machine.cpu_template = model;
         if (const auto missing = kvm::missing_for(*supported, model); !missing.empty()) {
-            std::string refusal;
-            try {
-                const SnapshotMachine machine(config);
-            } catch (const std::exception& error) {
-                refusal = error.what();
-            }
+            const auto refusal = refusal_of(config);
             CHECK(refusal.contains(kvm::to_string(model)));
             for (const auto& name : missing)
                 CHECK(refusal.contains(name));
             continue;
         }
         SnapshotMachine original(config);
-        REQUIRE(original.machine().start());
-        REQUIRE(original.run_for(2));
-        REQUIRE(original.machine().pause());
         const auto path = files.folder() / "of-template";
-        const auto saved = save_to(original, config, path);
+        const auto saved = run_and_save(original, config, path);
         CHECK(kvm::level_of(saved.vcpus[0].cpuid) == model);
         SnapshotMachine copy(config, source_of(path));
         CHECK(snapshot::encode(timeless(copy.save())) == snapshot::encode(timeless(saved)));
@@ -180,29 +186,27 @@ TEST_CASE("a machine of a CPU template is saved with its CPU, and goes on with t
 TEST_CASE("another host is asked for all that the guest was shown, and this one not again") {
     const PayloadFiles files;
     SnapshotMachine original(files.config());
-    REQUIRE(original.machine().start());
-    REQUIRE(original.run_for(2));
-    REQUIRE(original.machine().pause());
     const auto path = files.folder() / "snapshot";
-    const auto saved = save_to(original, files.config(), path);
+    const auto saved = run_and_save(original, files.config(), path);
     CHECK(saved.host == kvm::host_identity(*kvm::Kvm::open()));
-    auto source = source_of(path);
+    const auto with_new_feature = [&] {
+        auto source = source_of(path);
+        // Whatever the host: no CPU has a feature that was never given a name.
+        auto& leaves = source.state.vcpus[0].cpuid;
+        const auto leaf = std::ranges::find(leaves, 7U, &kvm_cpuid_entry2::function);
+        REQUIRE(leaf != leaves.end());
+        leaf->ecx |= 1U << 15;
+        return source;
+    };
+    auto source = with_new_feature();
     CHECK(source.state.host == saved.host);
-    // Whatever the host: no CPU has a feature that was never given a name.
-    auto& leaves = source.state.vcpus[0].cpuid;
-    const auto leaf = std::ranges::find(leaves, 7U, &kvm_cpuid_entry2::function);
-    REQUIRE(leaf != leaves.end());
-    leaf->ecx |= 1U << 15;
-    source.state.host = "another boot/1.2.3";
-    std::string refusal;
-    try {
-        const SnapshotMachine copy(files.config(), std::move(source));
-    } catch (const std::exception& error) {
-        refusal = error.what();
-    }
-    CHECK(refusal.contains("this host's CPU lacks"));
+    CHECK(refusal_of(files.config(), std::move(source)).empty());
+    constexpr auto another = "another boot/1.2.3";
+    source = with_new_feature();
+    source.state.host = another;
+    CHECK(refusal_of(files.config(), std::move(source)).contains("this host's CPU lacks"));
     source = source_of(path);
-    source.state.host = "another boot/1.2.3";
+    source.state.host = another;
     SnapshotMachine asked(files.config(), std::move(source));
     check_goes_on(asked);
 }

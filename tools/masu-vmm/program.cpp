@@ -131,6 +131,7 @@ Result<> Program::enter_jail() {
     auto options = options_.jail;
     if (options.files.given())
         add_own_files(options_, options.files);
+    // Out of reach in there.
     std::ignore = kvm::boot_id();
     page_faults_ = snapshot::open_userfaultfd();
     auto jail = jail::enter(options);

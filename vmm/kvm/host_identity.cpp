@@ -1,21 +1,16 @@
 #include "vmm/kvm/host_identity.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <array>
+#include "base/atomic_file.hpp"
 
 namespace masu::kvm {
 namespace {
 
 std::string read_boot_id() {
-    const Fd file(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
-    std::array<char, 64> text{};
-    const auto length = file ? ::read(file.get(), text.data(), text.size()) : -1;
-    std::string_view id(text.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
-    return std::string(id.substr(0, id.find('\n')));
+    const auto text = read_file("/proc/sys/kernel/random/boot_id", 64).value_or("");
+    return text.substr(0, text.find('\n'));
 }
 
 }  // namespace
