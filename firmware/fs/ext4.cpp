@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "firmware/bytes.hpp"
+#include "firmware/fs/on_disk.hpp"
 
 namespace masu::firmware {
 
@@ -21,11 +22,6 @@ constexpr std::uint32_t read_only_sparse_super = 0x1;
 constexpr std::uint32_t read_only_of_ext4 = 0x8 | 0x10 | 0x20 | 0x40 | 0x400;
 constexpr std::uint32_t flag_encrypted = 0x800;
 constexpr std::uint32_t flag_compressed = 0x4;
-
-struct Feature {
-    std::uint32_t bit;
-    const char* refusal;  // nullptr: we can read with it
-};
 
 // Incompatible features: whoever does not know one must not read.
 constexpr std::array features{
@@ -47,21 +43,6 @@ constexpr std::array features{
     Feature{0x20000, nullptr},  // case folding: names are matched as written
 };
 
-Result<> check_features(std::uint32_t present) {
-    for (const auto& feature : features) {
-        if ((present & feature.bit) == 0)
-            continue;
-        if (feature.refusal != nullptr)
-            return fail(ErrorCode::Unsupported, feature.refusal, feature.bit);
-        present &= ~feature.bit;
-    }
-    if (present != 0)
-        return fail(ErrorCode::Unsupported,
-                    "the ext4 file system has incompatible features that are not known here",
-                    present);
-    return {};
-}
-
 Result<Ext4Geometry> parse_superblock(std::span<const std::byte> sb) {
     if (load_le<std::uint16_t>(sb, 0x38) != 0xef53)
         return fail(ErrorCode::NotFound, "no ext4 superblock");
@@ -69,7 +50,8 @@ Result<Ext4Geometry> parse_superblock(std::span<const std::byte> sb) {
     geometry.compatible = load_le<std::uint32_t>(sb, 0x5c);
     geometry.incompatible = load_le<std::uint32_t>(sb, 0x60);
     geometry.read_only = load_le<std::uint32_t>(sb, 0x64);
-    TRY(check_features(geometry.incompatible));
+    TRY(check_features(geometry.incompatible, features,
+                       "the ext4 file system has incompatible features that are not known here"));
     const auto log_block_size = load_le<std::uint32_t>(sb, 0x18);
     if (log_block_size > 6)
         return fail(ErrorCode::Corrupt, "the ext4 block size is absurd", log_block_size);
@@ -118,19 +100,6 @@ bool has_superblock(const Ext4Geometry& geometry, std::uint32_t group) {
     if (group == 1 || (geometry.read_only & read_only_sparse_super) == 0)
         return true;
     return is_power_of(3, group) || is_power_of(5, group) || is_power_of(7, group);
-}
-
-FileType type_of_mode(std::uint16_t mode) {
-    switch (mode & 0xf000) {
-        case 0x4000:
-            return FileType::Directory;
-        case 0x8000:
-            return FileType::Regular;
-        case 0xa000:
-            return FileType::SymbolicLink;
-        default:
-            return FileType::Other;
-    }
 }
 
 }  // namespace

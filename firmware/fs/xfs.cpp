@@ -5,15 +5,11 @@
 #include <cstring>
 
 #include "firmware/bytes.hpp"
+#include "firmware/fs/on_disk.hpp"
 
 namespace masu::firmware {
 
 namespace {
-
-struct Feature {
-    std::uint32_t bit;
-    const char* refusal;  // nullptr: we can read with it
-};
 
 constexpr std::uint32_t incompatible_file_types = 0x1;
 
@@ -30,21 +26,6 @@ constexpr std::array features{
     Feature{0x200, "the xfs file system has the feature zoned, which is not supported"},
 };
 
-Result<> check_features(std::uint32_t present) {
-    for (const auto& feature : features) {
-        if ((present & feature.bit) == 0)
-            continue;
-        if (feature.refusal != nullptr)
-            return fail(ErrorCode::Unsupported, feature.refusal, feature.bit);
-        present &= ~feature.bit;
-    }
-    if (present != 0)
-        return fail(ErrorCode::Unsupported,
-                    "the xfs file system has incompatible features that are not known here",
-                    present);
-    return {};
-}
-
 Result<XfsGeometry> parse_superblock(std::span<const std::byte> sb) {
     if (load_be<std::uint32_t>(sb, 0) != 0x5846'5342)
         return fail(ErrorCode::NotFound, "no xfs superblock");
@@ -56,7 +37,9 @@ Result<XfsGeometry> parse_superblock(std::span<const std::byte> sb) {
         return fail(ErrorCode::Unsupported, "the xfs version is neither 4 nor 5", version & 15U);
     if (geometry.version5) {
         const auto incompatible = load_be<std::uint32_t>(sb, 216);
-        TRY(check_features(incompatible));
+        TRY(check_features(
+            incompatible, features,
+            "the xfs file system has incompatible features that are not known here"));
         geometry.file_types = (incompatible & incompatible_file_types) != 0;
     } else {
         geometry.file_types = (load_be<std::uint32_t>(sb, 200) & 0x200) != 0;
@@ -87,19 +70,6 @@ Result<XfsGeometry> parse_superblock(std::span<const std::byte> sb) {
         return fail(ErrorCode::Corrupt, "the xfs allocation groups are absurd",
                     geometry.group_count);
     return geometry;
-}
-
-FileType type_of_mode(std::uint16_t mode) {
-    switch (mode & 0xf000) {
-        case 0x4000:
-            return FileType::Directory;
-        case 0x8000:
-            return FileType::Regular;
-        case 0xa000:
-            return FileType::SymbolicLink;
-        default:
-            return FileType::Other;
-    }
 }
 
 }  // namespace

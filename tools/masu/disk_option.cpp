@@ -4,6 +4,7 @@
 #include "base/bytes.hpp"
 #include "devices/block/disk.hpp"
 #include "tools/masu/host_file.hpp"
+#include "tools/masu/optional_members.hpp"
 
 namespace masu::cli {
 namespace {
@@ -68,17 +69,6 @@ Result<> apply(DiskOption& disk, std::string_view key, std::optional<std::string
 
 boost::json::object per_second(std::uint64_t rate) {
     return {{"size", rate}, {"refill_time", 1000}};
-}
-
-std::optional<std::string> text_of(const boost::json::object& object, std::string_view key) {
-    const auto* value = object.if_contains(key);
-    return value == nullptr ? std::nullopt
-                            : std::optional<std::string>(std::string(value->as_string()));
-}
-
-std::optional<std::uint64_t> number_of(const boost::json::object& object, std::string_view key) {
-    const auto* value = object.if_contains(key);
-    return value == nullptr ? std::nullopt : std::optional(value->to_number<std::uint64_t>());
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "base/bytes.hpp"
 #include "devices/net/firewall/address.hpp"
 #include "devices/net/services/service_config.hpp"
+#include "tools/masu/optional_members.hpp"
 
 namespace masu::cli {
 namespace {
@@ -120,17 +121,6 @@ boost::json::object per_second(std::uint64_t rate, std::optional<std::uint64_t> 
     if (burst)
         bucket["one_time_burst"] = *burst;
     return bucket;
-}
-
-std::optional<std::string> text_of(const boost::json::object& object, std::string_view key) {
-    const auto* value = object.if_contains(key);
-    return value == nullptr ? std::nullopt
-                            : std::optional<std::string>(std::string(value->as_string()));
-}
-
-std::optional<std::uint64_t> number_of(const boost::json::object& object, std::string_view key) {
-    const auto* value = object.if_contains(key);
-    return value == nullptr ? std::nullopt : std::optional(value->to_number<std::uint64_t>());
 }
 
 }  // namespace

@@ -104,16 +104,21 @@ std::optional<std::string> JsonObject::object_text(std::string_view key) {
     return inner ? std::optional(json::serialize(*inner->object_)) : std::nullopt;
 }
 
-std::vector<JsonObject> JsonObject::objects(std::string_view key) {
-    std::vector<JsonObject> result;
+const json::array* JsonObject::list(std::string_view key) {
     const auto* value = find(key);
     if (value == nullptr)
-        return result;
+        return nullptr;
     const auto* array = value->if_array();
-    if (array == nullptr) {
+    if (array == nullptr)
         complain(key, "must be a list");
+    return array;
+}
+
+std::vector<JsonObject> JsonObject::objects(std::string_view key) {
+    std::vector<JsonObject> result;
+    const auto* array = list(key);
+    if (array == nullptr)
         return result;
-    }
     for (std::size_t i = 0; i < array->size(); ++i) {
         const auto* object = (*array)[i].if_object();
         if (object == nullptr) {
@@ -127,17 +132,13 @@ std::vector<JsonObject> JsonObject::objects(std::string_view key) {
 
 std::vector<std::string> JsonObject::strings(std::string_view key) {
     std::vector<std::string> result;
-    const auto* value = find(key);
-    if (value == nullptr)
+    const auto* array = list(key);
+    if (array == nullptr)
         return result;
-    const auto* array = value->if_array();
-    if (array == nullptr) {
-        complain(key, "must be a list");
-        return result;
-    }
     for (const auto& entry : *array) {
         const auto* text = entry.if_string();
-        if (text == nullptr || text->size() > max_string || text->find('\0') != json::string::npos) {
+        if (text == nullptr || text->size() > max_string ||
+            text->find('\0') != json::string::npos) {
             complain(key, "must hold strings only");
             return {};
         }
@@ -148,14 +149,9 @@ std::vector<std::string> JsonObject::strings(std::string_view key) {
 
 std::vector<std::uint64_t> JsonObject::integers(std::string_view key, std::uint64_t limit) {
     std::vector<std::uint64_t> result;
-    const auto* value = find(key);
-    if (value == nullptr)
+    const auto* array = list(key);
+    if (array == nullptr)
         return result;
-    const auto* array = value->if_array();
-    if (array == nullptr) {
-        complain(key, "must be a list");
-        return result;
-    }
     for (const auto& entry : *array) {
         json::error_code error;
         const auto number = entry.to_number<std::uint64_t>(error);

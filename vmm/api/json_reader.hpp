@@ -19,8 +19,9 @@
 #include "base/result.hpp"
 
 namespace boost::json {
-class value;
+class array;
 class object;
+class value;
 }  // namespace boost::json
 
 namespace masu::api {
@@ -94,6 +95,7 @@ class JsonObject {
                const boost::json::object& object, std::string where)
         : document_(std::move(document)), object_(&object), where_(std::move(where)) {}
     const boost::json::value* find(std::string_view key);
+    const boost::json::array* list(std::string_view key);  // complains where it is none
 
     std::shared_ptr<const boost::json::value> document_;
     const boost::json::object* object_;
