@@ -18,7 +18,7 @@ ip addr add $ip/$mask dev $interface
 echo "LEASE=$ip/$mask router=$router dns=$dns name=$hostname mtu=$mtu"
 SCRIPT
 chmod +x /tmp/lease; ip link set lo up; ip link set eth0 up
-udhcpc -i eth0 -s /tmp/lease -n -q -t 10 -T 1 2>/dev/null
+udhcpc -i eth0 -s /tmp/lease -n -q -t 60 -T 1 2>/dev/null
 """
 
 # token: a session token in $TOKEN; imds PATH: what the metadata service answers.
@@ -94,7 +94,7 @@ def a_tap_carries_traffic_and_the_monitor_answers(host):
         run_small(
             host,
             DHCP + IMDS + """set -e
-            ping -c 3 -W 5 172.31.0.1 >/tmp/ping; echo PING=$(grep -c 'bytes from' /tmp/ping)
+            ping -c 3 -W 30 172.31.0.1 >/tmp/ping; echo PING=$(grep -c 'bytes from' /tmp/ping)
             echo SHA=$(wget -q -O - http://172.31.0.1:8000/file | sha256sum | cut -d' ' -f1)
             wget -O - http://169.254.169.254/latest/ 2>/tmp/refused || echo V1=$(grep -o 401 /tmp/refused)
             token

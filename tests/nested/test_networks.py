@@ -130,7 +130,7 @@ def talk(host, person):
     to, to6 = leases["db"]["address"], leases["db"]["address6"]
 
     # A member of the group that the rule names gets in; another does not, nor in its name.
-    check("bytes from" in web.command(f"ping -c 1 -W 5 {to}"), "no answer to the member's ping")
+    check("bytes from" in web.command(f"ping -c 1 -W 30 {to}"), "no answer to the member's ping")
     web.must_reach(to, to6)
     other.must_not_reach(to, to6)
     db.must_not_reach(leases["web"]["address"])
@@ -238,7 +238,7 @@ def talk_over_a_bridge(host, person):
         check(member["received_bytes"] / member["received_frames"] > 2000, f"no large segments: {member}")
 
     # Nobody is answered in another's name.
-    ping = f"ping -c 1 -W 5 {leases['one']['address']}"
+    ping = f"ping -c 1 -W 20 {leases['one']['address']}"
     check("bytes from" in two.command(ping), "no answer to the member's ping")
     forged = two.command(f"ip addr add 10.1.0.77/32 dev eth0; {ping} -I 10.1.0.77 | grep -c 'bytes from' || true")
     check(forged.strip().endswith("0"), f"a forged address was answered: {forged}")

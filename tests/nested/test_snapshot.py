@@ -241,7 +241,7 @@ NETWORKED = (
     DHCP + IMDS + """
 mkfifo /tmp/never; exec 9<>/tmp/never
 pause() { read -r -t 1 nothing <&9; }
-ip link set eth1 up; udhcpc -i eth1 -s /tmp/lease -n -q -t 10 -T 1 2>/dev/null
+ip link set eth1 up; udhcpc -i eth1 -s /tmp/lease -n -q -t 60 -T 1 2>/dev/null
 mkdir -p /tmp/w/cgi-bin; echo hello >/tmp/w/index.html
 cat >/tmp/w/cgi-bin/who <<'CGI'
 #!/bin/busybox sh
@@ -263,7 +263,7 @@ while true; do
     seen=$now
     until [ "$(cat /sys/class/net/eth1/carrier)" = 1 ]; do sleep 0.2; done
     ip addr flush dev eth1
-    udhcpc -i eth1 -s /tmp/lease -n -q -t 10 -T 1 2>/dev/null
+    udhcpc -i eth1 -s /tmp/lease -n -q -t 60 -T 1 2>/dev/null
   fi
   pause
 done

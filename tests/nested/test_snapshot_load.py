@@ -27,9 +27,14 @@ build; draw
 for part in $whole ../png; do ( cd /tmp/picture; sha256sum $part >/tmp/${part#../}.sums ); done
 echo "BUILT=$(cat /tmp/*.sums | wc -l) $(head -c 4 /tmp/png | tail -c 3)"
 echo 0 >/tmp/builds
+blocks() { read -r reads _ _ _ writes _ </sys/block/vda/stat; blocks=$((reads + writes - at_first)); }
+at_first=0; blocks; at_first=$blocks
 debian fio --name=verify --filename=/dev/vda --rw=randwrite --bs=4k --size=4M --direct=1 --ioengine=libaio \
   --iodepth=8 --verify=crc32c --verify_fatal=1 --rate_iops=30 --loops=1000000 >/tmp/fio 2>&1 &
 fio=$!
+fio_lives() { kill -0 $fio || { echo FIO-ENDED; cat /tmp/fio; false; }; }
+# fio gives its job 5 s to start, by a clock that goes on while the guest is saved: start it alone.
+while blocks; [ $blocks = 0 ]; do fio_lives || break; sleep 0.2; done
 ( n=0
   while true; do
     for part in $whole; do
@@ -57,9 +62,10 @@ while true; do
   read -r builds </tmp/builds
   read -r up idle </proc/uptime
   clock=$(adjtimex | awk '/status|freq|tick/ && match($0, /[0-9]+/) { printf "%s,", substr($0, RSTART, RLENGTH) }')
-  echo "BEAT=$n wall=$(date +%s) up=${up%.*} builds=$builds counts=$counts" \
+  blocks
+  echo "BEAT=$n wall=$(date +%s) up=${up%.*} builds=$builds blocks=$blocks counts=$counts" \
     "intervals=$(grep -c ' sec ' /tmp/iperf) clock=$clock end"
-  kill -0 $fio || { echo FIO-ENDED; cat /tmp/fio; break; }
+  fio_lives || break
   dmesg | grep -iE 'soft lockup|hard lockup|rcu.*stall|I/O error|BUG:|clocksource.*unstable' >/tmp/complaints &&
     sed 's/^/COMPLAINT=/' /tmp/complaints
   sleep 1
@@ -97,8 +103,9 @@ def wait_for_beats(vm, more, past=()):
 
 
 def counts(beat):
-    """Of builds, of intervals that iperf3 reported, and of each vCPU's counter."""
-    return [int(n or 0) for n in (beat["builds"], beat["intervals"], *beat["counts"].strip(",").split(","))]
+    """Of builds, of fio's reads and writes, of intervals that iperf3 reported, of each vCPU's counter."""
+    parts = (beat["builds"], beat["blocks"], beat["intervals"], *beat["counts"].strip(",").split(","))
+    return [int(n or 0) for n in parts]
 
 
 def streamed(host, stream):
