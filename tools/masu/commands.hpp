@@ -4,10 +4,13 @@
 #include <functional>
 #include <string>
 
-#include <CLI/App.hpp>
-
 #include "base/result.hpp"
 #include "tools/masu/state.hpp"
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
 
 namespace masu::cli {
 

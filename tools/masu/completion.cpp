@@ -1,6 +1,7 @@
 // Writes completion scripts: the facts are read off CLI11's tree once, each shell has its own form.
 #include "tools/masu/completion.hpp"
 
+#include <CLI/App.hpp>
 #include <cstdio>
 #include <memory>
 #include <sstream>

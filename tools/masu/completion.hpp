@@ -3,9 +3,11 @@
 
 #include <string>
 
-#include <CLI/App.hpp>
-
 #include "base/result.hpp"
+
+namespace CLI {
+class App;
+}
 
 namespace masu::cli {
 

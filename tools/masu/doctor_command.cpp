@@ -1,5 +1,6 @@
 // masu doctor: can this machine run VMs, and if not, what would help.
 #include <unistd.h>
+#include <CLI/App.hpp>
 
 #include <algorithm>
 #include <cstdio>

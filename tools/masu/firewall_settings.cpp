@@ -1,6 +1,7 @@
 // Reading and writing firewall settings.
 #include "tools/masu/firewall_settings.hpp"
 
+#include <CLI/App.hpp>
 #include <boost/json.hpp>
 
 #include "tools/masu/commands.hpp"

@@ -1,5 +1,6 @@
 // masu image: build, import, ls, inspect, rm.
 #include <sys/stat.h>
+#include <CLI/App.hpp>
 
 #include <cstdio>
 #include <memory>

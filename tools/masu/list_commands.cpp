@@ -1,4 +1,5 @@
 // masu ps, masu inspect: what there is, and what it is.
+#include <CLI/App.hpp>
 #include <cstdio>
 #include <memory>
 

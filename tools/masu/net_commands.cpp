@@ -1,4 +1,5 @@
 // masu net: networks of several VMs on this host.
+#include <CLI/App.hpp>
 #include <cstdio>
 #include <map>
 #include <memory>

@@ -1,4 +1,5 @@
 // masu prefix-list: making sets of address blocks that rules name, and changing them.
+#include <CLI/App.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <memory>

@@ -1,5 +1,6 @@
 // masu run: makes a VM, starts it, and holds its console.
 #include <unistd.h>
+#include <CLI/App.hpp>
 
 #include <cstdio>
 #include <ctime>

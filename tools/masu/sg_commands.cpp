@@ -1,4 +1,5 @@
 // masu sg: making security groups, changing their rules, and putting running VMs into them.
+#include <CLI/App.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <functional>

@@ -1,4 +1,5 @@
 // masu sg counters: what a running VM's firewall has let pass and dropped, and by which rule.
+#include <CLI/App.hpp>
 #include <cstdio>
 #include <memory>
 

@@ -1,4 +1,5 @@
 // masu snapshot collapse: a snapshot of own pages made whole.
+#include <CLI/App.hpp>
 #include <cstdio>
 #include <memory>
 

@@ -2,6 +2,7 @@
 #include "tools/masu/snapshot_commands.hpp"
 
 #include <unistd.h>
+#include <CLI/App.hpp>
 
 #include <chrono>
 #include <cstdio>

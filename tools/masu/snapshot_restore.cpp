@@ -1,4 +1,5 @@
 // masu snapshot restore and clone: VMs that begin where a snapshot stopped.
+#include <CLI/App.hpp>
 #include <algorithm>
 #include <atomic>
 #include <cstdio>

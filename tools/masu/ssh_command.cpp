@@ -1,4 +1,5 @@
 // masu ssh: logs into a VM with this machine's own ssh.
+#include <CLI/App.hpp>
 #include <boost/json.hpp>
 #include <memory>
 

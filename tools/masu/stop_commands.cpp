@@ -1,4 +1,5 @@
 // masu stop, masu kill, masu rm: the ways a VM ends.
+#include <CLI/App.hpp>
 #include <boost/json.hpp>
 #include <ctime>
 #include <memory>

@@ -1,4 +1,5 @@
 // masu version.
+#include <CLI/App.hpp>
 #include <cstdio>
 #include <memory>
 
