@@ -5,6 +5,7 @@
 
 #include "firmware/bytes.hpp"
 #include "firmware/fs/ext4.hpp"
+#include "firmware/fs/on_disk.hpp"
 
 namespace masu::firmware {
 
@@ -16,19 +17,6 @@ constexpr std::size_t header_size = 8;
 // An inline directory: its parent's number, entries in what is left of i_block, then more entries.
 constexpr std::uint64_t inline_first = 4;
 constexpr std::uint64_t inline_second = 60;
-
-FileType type_of_entry(std::uint8_t type) {
-    switch (type) {
-        case 1:
-            return FileType::Regular;
-        case 2:
-            return FileType::Directory;
-        case 7:
-            return FileType::SymbolicLink;
-        default:
-            return FileType::Other;
-    }
-}
 
 bool is_dot(std::string_view name) {
     return name == "." || name == "..";

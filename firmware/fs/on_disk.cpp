@@ -29,4 +29,17 @@ FileType type_of_mode(std::uint16_t mode) {
     }
 }
 
+FileType type_of_entry(std::uint8_t type) {
+    switch (type) {
+        case 1:
+            return FileType::Regular;
+        case 2:
+            return FileType::Directory;
+        case 7:
+            return FileType::SymbolicLink;
+        default:
+            return FileType::Other;
+    }
+}
+
 }  // namespace masu::firmware

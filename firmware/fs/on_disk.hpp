@@ -21,4 +21,7 @@ struct Feature {
 // S_IFMT's part of an inode's mode.
 [[nodiscard]] FileType type_of_mode(std::uint16_t mode);
 
+// The type byte of a directory entry: EXT4_FT_* and XFS_DIR3_FT_* have the same values.
+[[nodiscard]] FileType type_of_entry(std::uint8_t type);
+
 }  // namespace masu::firmware

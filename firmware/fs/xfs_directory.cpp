@@ -4,6 +4,7 @@
 #include <array>
 
 #include "firmware/bytes.hpp"
+#include "firmware/fs/on_disk.hpp"
 #include "firmware/fs/xfs.hpp"
 
 namespace masu::firmware {
@@ -11,19 +12,6 @@ namespace masu::firmware {
 namespace {
 
 constexpr std::uint64_t max_directory = std::uint64_t{64} << 20;
-
-FileType type_of_entry(std::uint8_t type) {
-    switch (type) {
-        case 1:
-            return FileType::Regular;
-        case 2:
-            return FileType::Directory;
-        case 7:
-            return FileType::SymbolicLink;
-        default:
-            return FileType::Other;
-    }
-}
 
 // The part of a directory block that holds entries: [first, second). Empty when it is no such
 // block.

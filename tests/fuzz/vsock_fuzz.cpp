@@ -13,6 +13,7 @@
 #include "devices/vsock/virtio_vsock.hpp"
 #include "tests/fuzz/input.hpp"
 #include "tests/unit/devices/virtio/fake_driver.hpp"
+#include "tests/unit/devices/virtio/test_driver.hpp"
 
 using namespace masu;
 using namespace masu::vsock;
@@ -20,18 +21,12 @@ using fuzz::Input;
 using fuzz::require;
 using virtio::fake::Memory;
 using virtio::fake::Ring;
+using virtio::fake::TestClock;
 
 namespace {
 
 constexpr std::uint32_t cid = 3;
 constexpr std::size_t max_programs = 24;
-
-class SteppedClock final : public Clock {
-  public:
-    [[nodiscard]] Nanoseconds now() const noexcept override { return time; }
-    [[nodiscard]] std::uint64_t wall() const noexcept override { return time; }
-    Nanoseconds time = 1'000'000'000;
-};
 
 class Driver final : public virtio::Driver {
   public:
@@ -80,7 +75,7 @@ struct World {
     }
 
     Memory memory{4 * MiB};
-    SteppedClock clock;
+    TestClock clock;
     Driver driver;
     Metrics metrics;
     std::unique_ptr<EventLoop> loop = std::move(*EventLoop::create());

@@ -127,6 +127,11 @@ inline void make_savable(Record& record) {
     record.state.vcpus.resize(1);
 }
 
+inline void pause_and_save(Bench& bench, const SavedVm& saved) {
+    REQUIRE(bench.apply(action::Pause{}));
+    REQUIRE(bench.refusal(saved.create()).empty());
+}
+
 // A load of `saved`, its interface on another socket.
 inline action::LoadSnapshot load_onto(const SavedVm& saved, std::vector<Fd>& others) {
     auto load = saved.load();

@@ -65,8 +65,7 @@ TEST_CASE("what can be judged before a load is refused when it is prepared") {
     CHECK(bench.refusal(prepare).contains(saved.folder + "/state"));
     make_savable(bench.record);
     start_without_disks(bench);
-    REQUIRE(bench.apply(action::Pause{}));
-    REQUIRE(bench.refusal(saved.create()).empty());
+    pause_and_save(bench, saved);
     CHECK(bench.refusal(prepare).contains("not possible after the instance has started"));
     Bench other;
     other.record.refuse_creation = true;

@@ -52,8 +52,7 @@ void save_networked(const SavedVm& saved) {
     REQUIRE(bench.apply(egress_only()));
     bench.start();
     REQUIRE(passes(bench));
-    REQUIRE(bench.apply(action::Pause{}));
-    REQUIRE(bench.refusal(saved.create()).empty());
+    pause_and_save(bench, saved);
 }
 
 }  // namespace
@@ -201,8 +200,7 @@ TEST_CASE("the metadata document is saved, and one that is there already is kept
         REQUIRE(bench.apply(action::SetMmdsConfig{{.network_interfaces = {"eth0"}}}));
         REQUIRE(bench.apply(action::PutMmds{R"({"a":1})"}));
         bench.start();
-        REQUIRE(bench.apply(action::Pause{}));
-        REQUIRE(bench.refusal(saved.create()).empty());
+        pause_and_save(bench, saved);
     }
     Bench bench;
     std::string expected = R"({"a":1})";

@@ -64,8 +64,7 @@ TEST_CASE("a loaded snapshot brings its configuration, with the changes asked fo
         Bench bench;
         make_savable(bench.record);
         bench.start();
-        REQUIRE(bench.apply(action::Pause{}));
-        REQUIRE(bench.refusal(saved.create()).empty());
+        pause_and_save(bench, saved);
     }
     Bench bench;
     auto load = saved.load();
@@ -91,8 +90,7 @@ TEST_CASE("a load that fails leaves the monitor as it was") {
         Bench bench;
         make_savable(bench.record);
         bench.start();
-        REQUIRE(bench.apply(action::Pause{}));
-        REQUIRE(bench.apply(saved.create()));
+        pause_and_save(bench, saved);
     }
     Bench bench;
     auto load = saved.load();

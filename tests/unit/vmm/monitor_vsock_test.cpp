@@ -54,8 +54,7 @@ TEST_CASE("a restored VM's vsock is at its own path") {
     make_savable(first.record);
     REQUIRE(first.refusal(action::SetVsock{{.guest_cid = 5, .uds_path = path}}).empty());
     first.start();
-    REQUIRE(first.apply(action::Pause{}));
-    REQUIRE(first.refusal(saved.create()).empty());
+    pause_and_save(first, saved);
     auto load = saved.load();
     {
         Bench bench;
@@ -81,8 +80,7 @@ TEST_CASE("a vsock is moved only where there is one") {
     Bench first;
     make_savable(first.record);
     first.start();
-    REQUIRE(first.apply(action::Pause{}));
-    REQUIRE(first.refusal(saved.create()).empty());
+    pause_and_save(first, saved);
     auto load = saved.load();
     load.uds_path = saved.folder + "/v";
     Bench bench;

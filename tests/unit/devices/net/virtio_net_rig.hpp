@@ -17,28 +17,14 @@
 #include "devices/net/virtio_net.hpp"
 #include "tests/unit/devices/net/fake_network.hpp"
 #include "tests/unit/devices/virtio/fake_driver.hpp"
+#include "tests/unit/devices/virtio/test_driver.hpp"
 
 namespace masu::net::fake {
 
 using virtio::fake::Memory;
 using virtio::fake::Ring;
-
-class TestClock final : public Clock {
-  public:
-    [[nodiscard]] Nanoseconds now() const noexcept override { return time; }
-    [[nodiscard]] std::uint64_t wall() const noexcept override { return time; }
-    Nanoseconds time = 1'000'000'000;
-};
-
-class TestDriver final : public virtio::Driver {
-  public:
-    void interrupt_queue(std::uint16_t queue) override { interrupts.push_back(queue); }
-    void interrupt_config() override { ++config_changes; }
-    void fault(std::string_view why) override { faults.emplace_back(why); }
-    std::vector<std::uint16_t> interrupts;
-    int config_changes = 0;
-    std::vector<std::string> faults;
-};
+using virtio::fake::TestClock;
+using virtio::fake::TestDriver;
 
 inline constexpr std::uint64_t ring_features =
     virtio::feature_version_1 | virtio::feature_indirect_desc | virtio::feature_event_idx;

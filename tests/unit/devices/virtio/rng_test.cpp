@@ -10,25 +10,13 @@
 
 #include "base/bytes.hpp"
 #include "tests/unit/devices/virtio/fake_driver.hpp"
+#include "tests/unit/devices/virtio/test_driver.hpp"
 
 namespace masu::virtio {
 namespace {
 
-class TestClock final : public Clock {
-  public:
-    [[nodiscard]] Nanoseconds now() const noexcept override { return time; }
-    [[nodiscard]] std::uint64_t wall() const noexcept override { return time; }
-    Nanoseconds time = 1'000'000'000;
-};
-
-class TestDriver final : public Driver {
-  public:
-    void interrupt_queue(std::uint16_t /*queue*/) override { ++interrupts; }
-    void interrupt_config() override {}
-    void fault(std::string_view /*why*/) override { ++faults; }
-    int interrupts = 0;
-    int faults = 0;
-};
+using fake::TestClock;
+using fake::TestDriver;
 
 // The device with its driver, and the transport's part played by hand.
 struct Rig {
@@ -92,10 +80,10 @@ TEST_CASE_FIXTURE(Rig, "buffers are filled to the last byte, and no two alike") 
         CHECK(std::ranges::count(bytes, std::byte{0}) < 16);
     }
     CHECK(ring.written(first) != ring.written(second));
-    CHECK(driver.interrupts == 1);
+    CHECK(driver.interrupts.size() == 1);
     CHECK(counter("requests") == 2);
     CHECK(counter("bytes") == 128);
-    CHECK(driver.faults == 0);
+    CHECK(driver.faults.size() == 0);
 }
 
 TEST_CASE_FIXTURE(Rig, "one buffer gets 64 KiB at most") {
@@ -113,15 +101,15 @@ TEST_CASE_FIXTURE(Rig, "a buffer that cannot be written comes back empty") {
     notify();
     CHECK(ring.take_used()->length == 0);
     CHECK(ring.take_used()->length == 0);
-    CHECK(driver.faults == 0);
+    CHECK(driver.faults.size() == 0);
 }
 
 TEST_CASE_FIXTURE(Rig, "a broken ring is reported, once") {
     ring.set_avail_index(300);
     notify();
-    CHECK(driver.faults == 1);
+    CHECK(driver.faults.size() == 1);
     loop->run_once(0);
-    CHECK(driver.faults == 1);
+    CHECK(driver.faults.size() == 1);
     reset();
 }
 
@@ -167,7 +155,7 @@ TEST_CASE("operations over the limit wait for the timer") {
     rig.clock.time += millisecond;
     rig.loop->run_once(1000);
     CHECK(rig.completions() == 1);
-    CHECK(rig.driver.interrupts == 2);
+    CHECK(rig.driver.interrupts.size() == 2);
 }
 
 TEST_CASE("bytes are limited too, even by a bucket smaller than a request") {

@@ -20,24 +20,12 @@
 #include "base/bytes.hpp"
 #include "devices/vsock/virtio_vsock.hpp"
 #include "tests/unit/devices/virtio/fake_driver.hpp"
+#include "tests/unit/devices/virtio/test_driver.hpp"
 
 namespace masu::vsock::fake {
 
-class TestClock final : public Clock {
-  public:
-    [[nodiscard]] Nanoseconds now() const noexcept override { return time; }
-    [[nodiscard]] std::uint64_t wall() const noexcept override { return time; }
-    Nanoseconds time = 1'000'000'000;
-};
-
-class TestDriver final : public virtio::Driver {
-  public:
-    void interrupt_queue(std::uint16_t queue) override { interrupts.push_back(queue); }
-    void interrupt_config() override {}
-    void fault(std::string_view why) override { faults.emplace_back(why); }
-    std::vector<std::uint16_t> interrupts;
-    std::vector<std::string> faults;
-};
+using virtio::fake::TestClock;
+using virtio::fake::TestDriver;
 
 // A program's end of a connection.
 struct Program {
